@@ -1,0 +1,235 @@
+"""The release document: one immutable version of one model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+
+from muster.fields import Document, Problems, Size, Strict, format_size
+from muster.gates.documents import Gate, Port, UrlPath
+
+HARDWARE_PREFIX = "hw_"
+
+MODEL_NAME = r"^[a-z0-9][a-z0-9-]{0,40}$"
+ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME)]
+Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,40}$")]
+VariantName = Annotated[str, StringConstraints(pattern=r"^hw_[a-z0-9_]{1,40}$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]*$")]
+DevicePath = Annotated[
+    str, StringConstraints(pattern=r"^/dev(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$", max_length=200)
+]
+Arch = Literal["amd64", "arm64", "armhf", "i386", "riscv64"]
+Accelerator = Literal["coral", "hailo", "intel", "jetson", "nvidia"]
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_IMAGE_PATTERN = rf"^{_COMPONENT}(/{_COMPONENT})*@sha256:[0-9a-f]{{64}}$"
+
+
+def _without_registry(image: str) -> str:
+    first, slash, _ = image.partition("/")
+    if slash and ("." in first or first == "localhost"):
+        raise ValueError(
+            f"expected an image without registry (each device puts its own before it),"
+            f" got {image!r}"
+        )
+    return image
+
+
+def _by_digest(image: Any) -> Any:
+    name, _, digest = str(image).partition("@")
+    if isinstance(image, str) and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        wrong = f"got {digest!r}" if digest else f"{name!r} has none"
+        raise ValueError(f"expected NAME@sha256:<64 hex digits>, pulled by digest only; {wrong}")
+    return image
+
+
+Image = Annotated[
+    str,
+    StringConstraints(pattern=_IMAGE_PATTERN, max_length=255),
+    AfterValidator(_without_registry),
+    BeforeValidator(_by_digest),
+]
+
+
+class Endpoint(Strict):
+    """Where the model answers."""
+
+    port: Port = 8000
+    """Port on the device."""
+    container_port: Port = 8080
+    """Port inside the container."""
+    ready_path: UrlPath = "/v2/health/ready"
+    """Path that answers 200 when the model is ready; the device waits for it in a switch."""
+
+
+class Requirements(Strict):
+    """What a device must have; one that lacks it is rejected before anything is touched."""
+
+    arch: tuple[Arch, ...] = ()
+    """Architectures the image runs on, as Debian names them; empty: any."""
+    accelerator: Accelerator | None = None
+    """Kind of accelerator that must be present."""
+    min_driver_version: (
+        Annotated[str, StringConstraints(pattern=r"^[0-9]+([.-][0-9]+)*$")] | None
+    ) = None
+    """Lowest driver version of that accelerator, such as ``535.104``."""
+    memory: Size | None = None
+    """Least total memory."""
+    disk: Size | None = None
+    """Least free disk space for the container runtime, unless the release is already there."""
+
+    @model_validator(mode="after")
+    def _driver_has_accelerator(self) -> Requirements:
+        if self.min_driver_version is not None and self.accelerator is None:
+            text = "expected only together with accelerator"
+            raise Problems([(("min_driver_version",), text)])
+        return self
+
+
+class Variant(Strict):
+    """What runs on one kind of hardware."""
+
+    image: Image
+    """``repository@sha256:<64 hex digits>``, without registry."""
+    env: dict[EnvName, EnvValue] = Field(default_factory=dict)
+    """Environment of the container. Not for secrets: a release is readable to all."""
+    memory: Size | None = None
+    """Memory limit of the container; without it there is none."""
+    devices: tuple[DevicePath, ...] = ()
+    """Device nodes that the container gets."""
+    requires: Requirements = Requirements()
+    """What a device must have to run this variant."""
+
+
+class Release(Document):
+    """One immutable version of one model, with a variant for each kind of hardware, and gates."""
+
+    kind: Literal["Release"] = "Release"
+    """Kind of document."""
+    model: ModelName
+    """Name of the model; a device runs one release of each model."""
+    version: Version
+    """Version of the model, as people name it."""
+    description: str | None = None
+    """What is new, for people."""
+    endpoint: Endpoint = Endpoint()
+    """Where the model answers."""
+    variants: Annotated[dict[VariantName, Variant], Field(min_length=1)]
+    """What runs on each hardware group (``hw_*``)."""
+    gates: Annotated[tuple[Gate, ...], Field(min_length=1)]
+    """What a device must pass to keep this release. At least one ``readiness`` gate: the endpoint's
+    ``ready_path`` is asked only until it answers once, so a model that crashes or flaps right after
+    would be confirmed."""
+
+    @model_validator(mode="after")
+    def _gates_are_safe(self) -> Release:
+        names = [gate.name for gate in self.gates]
+        problems: list[tuple[tuple[str | int, ...], str]] = [
+            (("gates", index, "name"), f"expected a name used once, got {name!r} again")
+            for index, name in enumerate(names)
+            if name in names[:index]
+        ]
+        if not any(gate.type == "readiness" for gate in self.gates):
+            found = ", ".join(sorted({gate.type for gate in self.gates}))
+            problems.append((("gates",), f"expected at least one readiness gate, got only {found}"))
+        if problems:
+            raise Problems(problems)
+        return self
+
+    @cached_property
+    def canonical(self) -> str:
+        """The one JSON text of this release: what is signed, staged and digested."""
+        document = self.model_dump(mode="json", exclude_none=True)
+        return json.dumps(
+            document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON in UTF-8, 64 hex digits."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+    @property
+    def id(self) -> str:
+        """Name of this release on devices: ``<version>-<first 12 hex digits of the digest>``."""
+        return f"{self.version}-{self.digest[:12]}"
+
+
+def select_variant(release: Release, groups: Collection[str]) -> tuple[str, Variant] | str:
+    """Find the variant for a device.
+
+    :param groups: names of the device's inventory groups.
+    :returns: name and variant, or the reason why there is none, as text.
+    """
+    hardware = sorted(group for group in groups if group.startswith(HARDWARE_PREFIX))
+    if not hardware:
+        return f"it is in no hardware group ({HARDWARE_PREFIX}*)"
+    matching = [name for name in hardware if name in release.variants]
+    if len(matching) == 1:
+        return matching[0], release.variants[matching[0]]
+    if matching:
+        return f"more than one variant fits its groups: {', '.join(matching)}"
+    offered = ", ".join(sorted(release.variants))
+    return f"no variant for {', '.join(hardware)}; release {release.id} has {offered}"
+
+
+def fits(
+    variant: Variant, inspected: Mapping[str, Any], release_id: str | None = None
+) -> list[str]:
+    """Give the reasons why a device can't run a variant; empty when it can.
+
+    :param inspected: the device program's answer to ``inspect``.
+    :param release_id: the release to be staged; its disk space isn't asked for again on a device
+        that holds it already.
+    """
+    needs = variant.requires
+    reasons: list[str] = []
+    arch = inspected.get("arch")
+    if needs.arch and arch not in needs.arch:
+        reasons.append(f"architecture {arch or 'unknown'}, needed {' or '.join(needs.arch)}")
+    if needs.accelerator is not None:
+        found = list(inspected.get("accelerators") or ())
+        reasons += _accelerator_reasons(needs.accelerator, needs.min_driver_version, found)
+    reasons += _space_reason("memory", inspected.get("memory"), needs.memory)
+    held = (inspected.get("model") or {}).get("releases") or ()
+    if release_id is None or release_id not in held:
+        reasons += _space_reason("free disk", inspected.get("disk_free"), needs.disk)
+    runtime = inspected.get("runtime") or {}
+    if not runtime.get("ready"):
+        reasons.append(f"container runtime {runtime.get('name') or 'unknown'} is not ready")
+    return reasons
+
+
+def _accelerator_reasons(
+    kind: str, min_driver: str | None, found: list[Mapping[str, Any]]
+) -> list[str]:
+    matching = [accelerator for accelerator in found if accelerator.get("kind") == kind]
+    if not matching:
+        kinds = ", ".join(sorted({str(accelerator.get("kind")) for accelerator in found}))
+        return [f"accelerator {kind} not found, it has {kinds or 'none'}"]
+    if min_driver is None:
+        return []
+    drivers = [accelerator.get("driver") for accelerator in matching]
+    if any(driver and _numbers(driver) >= _numbers(min_driver) for driver in drivers):
+        return []
+    versions = ", ".join(str(driver or "of unknown version") for driver in drivers)
+    return [f"{kind} driver {versions}, needed {min_driver} or newer"]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def _space_reason(what: str, has: int | None, needed: int | None) -> list[str]:
+    if needed is None or (has is not None and has >= needed):
+        return []
+    return [
+        f"{what} {'unknown' if has is None else format_size(has)}, needed {format_size(needed)}"
+    ]
