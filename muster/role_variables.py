@@ -1,0 +1,126 @@
+"""Checking the variables that roles read, for all devices at once."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from muster.errors import InputError
+from muster.fields import describe
+from muster.paths import COLLECTION_ROOT
+from muster.variable_files import origin
+
+if TYPE_CHECKING:
+    from muster.inventory import Inventory
+
+_ALIKE = 0.85
+"""How much an unknown variable must look like a known one to count as a typing error."""
+
+
+def role_names() -> list[str]:
+    """Names of the collection's roles."""
+    return sorted(file.parent.name for file in (COLLECTION_ROOT / "roles").glob("*/variables.py"))
+
+
+def role_model(role: str) -> type[BaseModel]:
+    """The model of a role's variables."""
+    if str(COLLECTION_ROOT) not in sys.path:
+        sys.path.insert(0, str(COLLECTION_ROOT))
+    model: type[BaseModel] = importlib.import_module(f"roles.{role}.variables").Variables
+    return model
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A device whose variables are to be checked.
+
+    :param groups: its groups, the more specific ones later.
+    :param inventory: file or folder that the variables come from.
+    """
+
+    name: str
+    groups: Sequence[str]
+    variables: Mapping[str, Any]
+    inventory: Path
+
+
+def check_variables(
+    inventory: Inventory, roles: Sequence[str] | None = None, *, may_miss: bool = False
+) -> None:
+    """Check what roles read on every device of an inventory.
+
+    :param roles: names of the roles that are about to run, all of the collection if not given.
+    :param may_miss: whether required variables may be missing, as they may where it is not yet
+        known which roles will run.
+    :raises InputError: one problem for each wrong variable of each file, naming the devices.
+    """
+    subjects = [
+        Subject(device.name, device.groups, device.variables, inventory.path)
+        for device in inventory.devices
+    ]
+    if problems := variable_problems(subjects, roles or role_names(), may_miss=may_miss):
+        raise InputError(problems)
+
+
+_MISSING = "expected a value, got nothing"
+
+
+def variable_problems(
+    subjects: Iterable[Subject], roles: Sequence[str], *, may_miss: bool = False
+) -> list[str]:
+    """What is wrong with the variables of some devices, each mistake once."""
+    # Names are in order, and each once: two roles may read the same variable.
+    found: dict[tuple[Path, str], dict[str, None]] = {}
+    models = [role_model(role) for role in roles]
+    for subject in subjects:
+        for variable, text in _problems(models, subject.variables):
+            if may_miss and text == _MISSING:
+                continue
+            file = origin(subject.inventory, subject.name, subject.groups, variable)
+            found.setdefault((file, f"{variable}: {text}"), {})[subject.name] = None
+    return [f"{file}: {_devices([*names])}: {text}" for (file, text), names in found.items()]
+
+
+def _problems(
+    models: Sequence[type[BaseModel]], variables: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    known = {name for model in models for name in model.model_fields}
+    for model in models:
+        try:
+            model.model_validate(dict(variables))
+        except ValidationError as error:
+            for details in error.errors(include_url=False):
+                name = str(details["loc"][0]) if details["loc"] else model.__name__
+                yield name, _explain(details)
+    prefixes = tuple({f"{name.split('_')[0]}_" for name in known})
+    for name in variables:
+        if name.startswith(prefixes) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
+            if close:
+                yield name, f"expected no such variable, did you mean {close[0]}?"
+
+
+def _explain(details: ErrorDetails) -> str:
+    cause = details.get("ctx", {}).get("error")
+    if details["type"] == "missing":
+        text = _MISSING
+    else:
+        text = str(cause) if cause else details["msg"].replace("Input should be", "expected", 1)
+    if ", got " not in text:
+        text += f", got {describe(details['input'])}"
+    below = ".".join(str(part) for part in details["loc"][1:])
+    return f"{below}: {text}" if below else text
+
+
+def _devices(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"device{'s' if len(names) > 1 else ''} {shown}{more}"

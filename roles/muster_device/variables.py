@@ -1,0 +1,44 @@
+"""Inputs of the role muster_device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+from roles.variables import AbsolutePath, HostPort, RoleVariables, variable
+
+
+class Variables(RoleVariables):
+    """What the device program needs to know."""
+
+    muster_registry: HostPort = variable(
+        ..., "the site's registry, as its devices see it", shown_type="`host:port`"
+    )
+    muster_device_runtime: Literal["docker"] = variable(
+        "docker", "what runs the models", shown_type="`docker`"
+    )
+    muster_device_release_public_key: str | None = variable(
+        None,
+        "file on the controller with the minisign public key of whoever signs releases; the device"
+        " then refuses every other release",
+        shown_type="path",
+    )
+    muster_device_hardware_root: AbsolutePath | None = variable(
+        None,
+        "folder in which accelerators are looked for instead of `/`, on emulated devices",
+        shown_type="path",
+    )
+
+    @field_validator("muster_device_release_public_key")
+    @classmethod
+    def _is_public_key(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                lines = Path(value).expanduser().read_text(encoding="utf-8").splitlines()
+            except (OSError, ValueError) as error:
+                raise ValueError(f"expected a file with a minisign public key, {error}") from None
+            if not any(line.startswith("RW") for line in lines):
+                raise ValueError(f"expected a file with a minisign public key, {value} is none")
+        return value

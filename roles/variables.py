@@ -1,0 +1,88 @@
+"""The base of every role's model of variables, and the tables in the roles' READMEs.
+
+``python -m roles.variables`` writes the tables; a test fails when a table and its model differ.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+V = TypeVar("V", bound="RoleVariables")
+
+ROLES = Path(__file__).resolve().parent
+BEGIN, END = "<!-- variables: made from variables.py -->", "<!-- end of variables -->"
+
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_./@:+-]*$")]
+HostPort = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
+
+
+class RoleVariables(BaseModel):
+    """Inputs of a role. What else an inventory says is none of its business."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, regex_engine="python-re")
+
+    @classmethod
+    def of(cls: type[V], host: Any) -> V:
+        """Read the variables of a pyinfra host."""
+        return cls.model_validate(host.data.dict())
+
+
+def variable(default: Any, description: str, *, unit: str = "", shown_type: str = "") -> Any:
+    """Declare an input of a role.
+
+    :param default: ``...`` if there is none; shown in the README as an inventory would have it.
+    :param unit: what a plain number counts.
+    :param shown_type: for the README, where the type itself says too little.
+    """
+    extra: dict[str, JsonValue] = {"unit": unit, "type_text": shown_type}
+    return Field(default, description=description, json_schema_extra=extra, validate_default=True)
+
+
+def table(model: type[RoleVariables]) -> str:
+    """Markdown table of a role's variables."""
+    rows = ["| variable | type | default | unit | description |", "|---|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        kind = str(extra.get("type_text") or _type_text(field.annotation))
+        default = "required" if field.is_required() else f"`{_shown(field.default)}`"
+        cells = (f"`{name}`", kind, default, str(extra.get("unit") or ""), field.description or "")
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows)
+
+
+def _type_text(annotation: Any) -> str:
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    return names.get(annotation, str(annotation))
+
+
+def _shown(default: Any) -> str:
+    return json.dumps(default, ensure_ascii=False)
+
+
+def with_table(readme: str, model: type[RoleVariables]) -> str:
+    """Replace the table in the text of a README.
+
+    :raises ValueError: the README has no place for it.
+    """
+    pattern = re.compile(rf"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
+    if not pattern.search(readme):
+        raise ValueError(f"expected the lines {BEGIN!r} and {END!r}")
+    return pattern.sub(lambda _: f"{table(model)}\n", readme)
+
+
+def main() -> None:
+    """Write the tables of all roles."""
+    for readme in sorted(ROLES.glob("*/README.md")):
+        model = importlib.import_module(f"roles.{readme.parent.name}.variables").Variables
+        readme.write_text(with_table(readme.read_text("utf-8"), model), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
