@@ -1,0 +1,321 @@
+"""What happens next: pure functions from what is known to the next state and its reason.
+
+Nothing here reads a clock, a disk or the network, so every decision is tested with plain values.
+Where the device and the controller disagree, the device is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from muster.fleet.interface import Answer, Trouble
+from muster.gates import Assessment, Verdict
+from muster.rollout.machine import SETTLED, DeviceState, RolloutState
+from muster.rollout.records import DeviceRecord, WaveRecord
+from muster.strategy import FailureBudget
+
+D = DeviceState
+
+MAX_TRIES = 3
+"""How often a step is repeated after trouble, before the device counts as lost or as failed."""
+
+EXIT_OK = 0
+EXIT_OTHER = 1
+EXIT_ROLLED_BACK = 3
+EXIT_ROLLBACK_FAILED = 4
+EXIT_PAUSED = 5
+EXIT_DEFERRED = 6
+
+# Refusals after which nothing on the device was touched and no repetition will help.
+_STAGE_NEVER = frozenset(
+    {"pull_failed", "bad_signature", "digest_mismatch", "bad_input", "no_space"}
+)
+
+
+@dataclass(frozen=True)
+class Next:
+    """The state that a device goes to, and why.
+
+    :param failed: the device counts against ``max_failed`` from now on.
+    :param unreachable: the device counts against ``max_unreachable`` from now on.
+    :param pause: the rollout must stop and ask a person.
+    :param for_good: a lost device is another controller's now, and not to be watched.
+    """
+
+    state: DeviceState
+    reason: str = ""
+    failed: bool = False
+    unreachable: bool = False
+    pause: bool = False
+    for_good: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """This rollout's switch on one device, as the controller remembers it."""
+
+    rollout: str
+    release_id: str
+    generation: int
+
+
+def preflight(attempt: Attempt, seen: Mapping[str, Any], misfits: Collection[str]) -> Next:
+    """Whether a device takes the release, from its answer to ``inspect``.
+
+    :param misfits: reasons why the variant does not fit the device.
+    """
+    model = seen["model"]
+    if attempt.generation and _is_ours(attempt, model):
+        there = reconcile(D.PREFLIGHT, attempt, seen)
+        if there.state is not D.PREFLIGHT:
+            return there
+    if model["phase"] != "idle":
+        return Next(
+            D.DEFERRED,
+            f"switch {model['generation']} of rollout {model['rollout']} is not finished there",
+            unreachable=True,
+        )
+    current = model["current"]
+    if current is not None and current["id"] == attempt.release_id:
+        serving = "" if current["serving"] else ", but does not serve: see `muster status`"
+        return Next(D.ALREADY_CURRENT, f"runs {attempt.release_id} already{serving}")
+    if misfits:
+        return Next(D.REJECTED, "; ".join(misfits))
+    return Next(D.STAGING)
+
+
+def reconcile(state: DeviceState, attempt: Attempt, seen: Mapping[str, Any]) -> Next:
+    """Where a device really is, after a step whose result is unknown.
+
+    Used when a command broke off, when a rollout is resumed, and when a lost device is seen again.
+    """
+    model = seen["model"]
+    if model["generation"] < attempt.generation:
+        return _never_switched(state, "the switch never began there")
+    if not _is_ours(attempt, model):
+        reason = f"rollout {model['rollout']} took over with generation {model['generation']}"
+        if state is D.SWITCHING:  # and refused our switch: nothing of ours was touched
+            return Next(D.REJECTED, reason, failed=True)
+        return Next(D.LOST, reason, failed=True, for_good=True)
+    phase = model["phase"]
+    if phase == "idle":
+        return _settled(state, attempt, model)
+    if phase == "reverting" or state in {D.LOST, D.ROLLING_BACK}:
+        return Next(D.ROLLING_BACK, "going back to the last good release", failed=True)
+    if phase == "confirming":
+        return Next(D.CONFIRMING)
+    if phase == "switched":
+        return Next(D.SOAKING)
+    return Next(D.SWITCHING)
+
+
+def _settled(state: DeviceState, attempt: Attempt, model: Mapping[str, Any]) -> Next:
+    outcome = model["last_outcome"] or {}
+    kind = outcome.get("outcome") if outcome.get("generation") == attempt.generation else None
+    if kind == "reverted":
+        return Next(D.ROLLED_BACK, f"went back by itself: {outcome['reason']}", failed=True)
+    if kind == "revert_failed":
+        return Next(D.ROLLING_BACK, f"could not go back: {outcome['reason']}", failed=True)
+    if model["last_good"] == attempt.release_id:
+        if state is D.ROLLING_BACK:  # it was confirmed before and is being taken back
+            return Next(D.ROLLING_BACK, failed=True)
+        return Next(D.COMMITTED)
+    return _never_switched(state, "the switch was undone before anything was touched")
+
+
+def _never_switched(state: DeviceState, reason: str) -> Next:
+    if state in {D.PREFLIGHT, D.SWITCHING}:
+        return Next(D.PREFLIGHT, reason)
+    # It had switched, as far as the controller knew, and is back where it was.
+    return Next(D.ROLLED_BACK, reason, failed=True)
+
+
+def _is_ours(attempt: Attempt, model: Mapping[str, Any]) -> bool:
+    return bool(model["generation"] == attempt.generation and model["rollout"] == attempt.rollout)
+
+
+def unreachable_before_switch(policy: str, message: str) -> Next:
+    """A device that does not answer and on which nothing was touched.
+
+    :param policy: ``offline.policy`` of the strategy, ``defer`` or ``fail``.
+    """
+    failed = policy == "fail"
+    return Next(D.DEFERRED, message, failed=failed, unreachable=not failed)
+
+
+def after_stage(answer: Answer, policy: str) -> Next:
+    """A device has tried to fetch the release."""
+    if answer.trouble is None:
+        return Next(D.STAGED)
+    if answer.trouble is Trouble.UNREACHABLE:
+        return unreachable_before_switch(policy, answer.message)
+    if answer.code in _STAGE_NEVER:
+        return Next(D.REJECTED, answer.message, failed=True)
+    # The registry, the runtime or the lock: not the release's fault.
+    return unreachable_before_switch(policy, answer.message)
+
+
+def after_switch(answer: Answer) -> Next | None:
+    """A device has tried to switch; None: ask it where it is."""
+    if answer.trouble is not None:
+        return None
+    if answer.document["ready"]:
+        return Next(D.SOAKING)
+    detail = answer.document.get("detail") or "the release did not become ready"
+    return Next(D.ROLLING_BACK, str(detail), failed=True)
+
+
+def after_probe(assessments: Iterable[Assessment], tries: int) -> Next:
+    """The gates were measured for ``min_healthy_time``."""
+    assessments = list(assessments)
+    for verdict in (Verdict.FAILED, Verdict.ERROR, Verdict.INCONCLUSIVE):
+        reasons = [a.reason for a in assessments if a.verdict is verdict]
+        if not reasons:
+            continue
+        if verdict is Verdict.FAILED:
+            return Next(D.ROLLING_BACK, "; ".join(reasons), failed=True)
+        if tries < MAX_TRIES:
+            return Next(D.SOAKING, "; ".join(reasons))
+        # Never the model's fault, and never a pass: take it back and ask a person.
+        return Next(D.ROLLING_BACK, f"could not measure: {'; '.join(reasons)}", pause=True)
+    return Next(D.CONFIRMING)
+
+
+def out_of_tries(state: DeviceState, answer: Answer) -> Next:
+    """A step after the switch could not be finished, in spite of repetition."""
+    unreachable = answer.trouble is Trouble.UNREACHABLE
+    if unreachable:
+        reason = f"{answer.message}; its guard takes it back unless it was confirmed"
+        return Next(D.LOST, reason, failed=True)
+    if state is D.ROLLING_BACK:
+        return Next(D.ROLLBACK_FAILED, answer.message, failed=True)
+    return Next(D.ROLLING_BACK, answer.message, failed=True)
+
+
+def after_revert(answer: Answer) -> Next | None:
+    """A device was told to go back; None: ask it where it is."""
+    if answer.trouble is Trouble.UNREACHABLE:
+        return None
+    if answer.trouble is Trouble.REFUSED:
+        return Next(D.ROLLBACK_FAILED, answer.message, failed=True)
+    target = answer.document["to"]
+    if target is not None and not answer.document["ready"]:
+        return Next(D.ROLLBACK_FAILED, f"went back to {target}, which is not ready", failed=True)
+    return Next(D.ROLLED_BACK)
+
+
+def breach(
+    devices: Collection[DeviceRecord],
+    total: int,
+    budget: FailureBudget,
+    wave: WaveRecord | None = None,
+) -> str | None:
+    """Which limit of the budget these devices breach, in plain words.
+
+    :param devices: the devices of one wave, or those that are in none.
+    :param total: the number of devices that percentages refer to.
+    :param wave: their wave; what a person accepted there by resuming is not counted again.
+    """
+    return budget.breach(
+        devices=total,
+        failed=sum(d.failed for d in devices) - (wave.accepted_failed if wave else 0),
+        unreachable=sum(d.unreachable for d in devices)
+        - (wave.accepted_unreachable if wave else 0),
+    )
+
+
+def nothing_gained(devices: Collection[DeviceRecord], wave: WaveRecord) -> str | None:
+    """Why a settled wave proves nothing, whatever its budget: no device of it runs the release.
+
+    Not asked again where a person accepted its failures by resuming.
+    """
+    good = any(d.state in {D.COMMITTED, D.ALREADY_CURRENT} for d in devices)
+    bad = any(d.failed or d.unreachable for d in devices)
+    if good or not bad or wave.accepted_failed or wave.accepted_unreachable:
+        return None
+    return f"none of {len(devices)} devices runs the release"
+
+
+def wave_is_settled(devices: Iterable[DeviceRecord]) -> bool:
+    """Whether no device of a wave needs anything more for the wave to go on."""
+    return all(device.state in SETTLED for device in devices)
+
+
+def passed_reason(devices: Collection[DeviceRecord], wave: WaveRecord) -> str:
+    """How a wave passed, in plain words."""
+    good = sum(d.state in {D.COMMITTED, D.ALREADY_CURRENT} for d in devices)
+    rest = [
+        f"{number} {what}"
+        for what, number in (
+            ("failed", sum(d.failed for d in devices)),
+            ("deferred", sum(d.state is D.DEFERRED for d in devices)),
+            ("rejected", sum(d.state is D.REJECTED and not d.failed for d in devices)),
+        )
+        if number
+    ]
+    how = (
+        "accepted by resuming"
+        if wave.accepted_failed + wave.accepted_unreachable
+        else "within budget"
+    )
+    within = f", {', '.join(rest)} ({how})" if rest else ""
+    return f"{good} of {len(devices)} devices run the release{within}"
+
+
+def is_taken_back(device: DeviceRecord, on_breach: str, wave: int | None) -> bool:
+    """Whether a device's confirmed release is taken back after a breach in ``wave``.
+
+    A device without an earlier release keeps the one that passed its own gates: there is nothing
+    to go back to.
+    """
+    if device.state is not D.COMMITTED or device.previous is None:
+        return False
+    return on_breach == "roll_back_rollout" or (
+        on_breach == "roll_back_wave" and device.wave == wave
+    )
+
+
+def rollout_outcome(devices: Collection[DeviceRecord]) -> tuple[RolloutState, str]:
+    """How a rollout ends that came through all its waves."""
+    deferred = [d for d in devices if d.state is D.DEFERRED]
+    committed = sum(d.state in {D.COMMITTED, D.ALREADY_CURRENT} for d in devices)
+    text = f"{committed} of {len(devices)} devices run the release"
+    if deferred:
+        names = ", ".join(d.device for d in deferred)
+        return RolloutState.SUCCEEDED_WITH_DEFERRED, f"{text}; deferred: {names}"
+    return RolloutState.SUCCEEDED, text
+
+
+def rollback_outcome(devices: Collection[DeviceRecord]) -> tuple[RolloutState, str]:
+    """How a rollout ends that was taken back."""
+    bad = [d for d in devices if d.state in {D.ROLLBACK_FAILED, D.QUARANTINED, D.LOST}]
+    back = sum(d.state is D.ROLLED_BACK for d in devices)
+    if bad:
+        names = ", ".join(d.device for d in bad)
+        return RolloutState.ROLLBACK_FAILED, f"not known to be back: {names}"
+    if not back:
+        return RolloutState.ROLLED_BACK, "stopped before any device had switched"
+    what = "1 device went" if back == 1 else f"{back} devices went"
+    return RolloutState.ROLLED_BACK, f"{what} back to what ran before"
+
+
+def exit_code(state: RolloutState, devices: Collection[DeviceRecord]) -> int:
+    """The exit code of ``muster rollout``; a rollback, even of one device, is never 0."""
+    states = {d.state for d in devices}
+    if state is RolloutState.PAUSED:
+        return EXIT_PAUSED
+    if state is RolloutState.ROLLBACK_FAILED or states & {D.QUARANTINED, D.ROLLBACK_FAILED, D.LOST}:
+        return EXIT_ROLLBACK_FAILED
+    if state is RolloutState.ROLLED_BACK or D.ROLLED_BACK in states:
+        return EXIT_ROLLED_BACK
+    if state is RolloutState.ABORTED:
+        return EXIT_OTHER
+    if any(d.failed for d in devices):
+        return EXIT_OTHER
+    if state is RolloutState.SUCCEEDED_WITH_DEFERRED:
+        return EXIT_DEFERRED
+    if state is RolloutState.SUCCEEDED:
+        return EXIT_OK
+    return EXIT_OTHER

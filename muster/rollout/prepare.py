@@ -1,0 +1,88 @@
+"""From a plan to the records with which a rollout begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from muster.release import Release, fits
+from muster.rollout import decide
+from muster.rollout.journal import new_rollout_id
+from muster.rollout.machine import DeviceState
+from muster.rollout.records import DeviceRecord, RolloutRecord, Snapshot, WaveRecord
+from muster.strategy import Plan, Strategy
+
+D = DeviceState
+
+
+def new_rollout(
+    release: Release,
+    strategy: Strategy,
+    plan: Plan,
+    inventory: str,
+    *,
+    limit: str | None = None,
+    kind: str = "rollout",
+    signature: str | None = None,
+    left_out: Mapping[str, decide.Next] | None = None,
+) -> Snapshot:
+    """Records of a rollout that has not begun.
+
+    :param left_out: devices that are in no wave because of what ``triage`` found, and why.
+    """
+    record = RolloutRecord(
+        id=new_rollout_id(),
+        kind=kind,
+        model=release.model,
+        release_id=release.id,
+        release_document=release.canonical,
+        strategy=strategy.model_dump(mode="json"),
+        inventory=inventory,
+        limit=limit,
+        signature=signature,
+    )
+    waves = [WaveRecord(wave.index, wave.name, wave.soak) for wave in plan.waves]
+    devices = [
+        DeviceRecord(device.name, wave.index, device.variant)
+        for wave in plan.waves
+        for device in wave.devices
+    ]
+    for name, found in (left_out or {}).items():
+        devices.append(
+            DeviceRecord(
+                name,
+                state=found.state,
+                reason=found.reason,
+                failed=found.failed,
+                unreachable=found.unreachable,
+            )
+        )
+    for name, reason in plan.rejected.items():
+        devices.append(DeviceRecord(name, state=D.REJECTED, reason=reason))
+    return Snapshot(record, waves, devices)
+
+
+def triage(
+    release: Release,
+    variants: Mapping[str, str],
+    seen: Mapping[str, Mapping[str, Any] | str],
+    policy: str,
+) -> dict[str, decide.Next]:
+    """Devices that take no part in the waves, from what they said before the rollout.
+
+    :param variants: variant of each device that has one, by device.
+    :param seen: answer to ``inspect`` of each device, or why there was none.
+    :param policy: ``offline.policy`` of the strategy.
+    """
+    left_out = {}
+    for name, variant in variants.items():
+        answer = seen[name]
+        if isinstance(answer, str):
+            left_out[name] = decide.unreachable_before_switch(policy, answer)
+            continue
+        attempt = decide.Attempt("", release.id, 0)
+        misfits = fits(release.variants[variant], answer, release.id)
+        found = decide.preflight(attempt, answer, misfits)
+        if found.state is not D.STAGING:
+            left_out[name] = found
+    return left_out

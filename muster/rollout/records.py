@@ -1,0 +1,88 @@
+"""What the journal remembers of a rollout, its waves and its devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from muster.rollout.machine import DeviceState, RolloutState, WaveState
+
+
+@dataclass
+class RolloutRecord:
+    """One rollout.
+
+    :param kind: ``rollout``, or ``rollback`` for one started by ``muster rollback``.
+    :param release_document: the release's canonical JSON text.
+    :param signature: minisign signature of ``release_document``, if there is one.
+    :param strategy: the strategy document as JSON.
+    :param inventory: absolute path of the inventory that the devices came from.
+    :param created: wall time, seconds since 1970 UTC; likewise ``updated``.
+    :param controller: ``user@host`` that drives or last drove it.
+    """
+
+    id: str
+    kind: str
+    model: str
+    release_id: str
+    release_document: str
+    strategy: dict[str, Any]
+    inventory: str
+    state: RolloutState = RolloutState.PLANNED
+    limit: str | None = None
+    signature: str | None = None
+    reason: str = ""
+    created: float = 0.0
+    updated: float = 0.0
+    controller: str = ""
+    exit_code: int | None = None
+
+
+@dataclass
+class WaveRecord:
+    """One wave of a rollout.
+
+    :param index: its place in the rollout, from 0.
+    :param soak: seconds.
+    :param accepted_failed: failed devices that a person accepted by resuming after a pause;
+        likewise ``accepted_unreachable``.
+    """
+
+    index: int
+    name: str
+    soak: float = 0.0
+    state: WaveState = WaveState.PENDING
+    reason: str = ""
+    accepted_failed: int = 0
+    accepted_unreachable: int = 0
+
+
+@dataclass
+class DeviceRecord:
+    """One device in one rollout.
+
+    :param wave: index of its wave; None when it is in none (rejected, already current, deferred).
+    :param generation: number of this rollout's switch on the device; 0 before it has one.
+    :param previous: release id that the device ran before.
+    :param failed: counts against ``failure_budget.max_failed``, also once it is rolled back.
+    :param unreachable: counts against ``failure_budget.max_unreachable``.
+    """
+
+    device: str
+    wave: int | None = None
+    variant: str = ""
+    state: DeviceState = DeviceState.PENDING
+    generation: int = 0
+    previous: str | None = None
+    reason: str = ""
+    failed: bool = False
+    unreachable: bool = False
+
+
+@dataclass
+class Snapshot:
+    """A rollout with all its parts, as the journal has it."""
+
+    rollout: RolloutRecord
+    waves: list[WaveRecord] = field(default_factory=list)
+    devices: list[DeviceRecord] = field(default_factory=list)

@@ -1,0 +1,234 @@
+"""The commands, over simulated devices: what they print and how they exit."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from drill import Drill, bad, make_release, strategy
+
+from muster.cli import run
+from muster.fleet.interface import Fleet
+from muster.fleet.simulated import Quality, SimulatedFleet
+from muster.rollout import controller
+from muster.rollout.journal import Journal, open_journal
+
+
+class Desk:
+    """An inventory, documents and a journal in a folder, and the simulated devices behind them."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.drill = Drill(Journal("sqlite://"))
+        self.fleet = SimulatedFleet(self.drill.devices(4))
+        monkeypatch.setenv("MUSTER_JOURNAL", f"sqlite:///{folder / 'journal.sqlite'}")
+        monkeypatch.setenv("MUSTER_CACHE_DIR", str(folder / "cache"))
+        inventory = folder / "hosts.yml"
+        hosts = "".join(
+            f"            {n}: {{ansible_host: 127.0.0.1}}\n" for n in self.fleet.devices
+        )
+        inventory.write_text(
+            "all:\n  children:\n    site_x:\n      children:\n        hw_a:\n"
+            f"          hosts:\n{hosts}"
+        )
+        monkeypatch.setenv("MUSTER_INVENTORY", str(inventory))
+        self.release = self.document(folder / "release.yml", make_release())
+        self.strategy = self.document(folder / "strategy.yml", strategy())
+        self.folder = folder
+
+        @contextmanager
+        def connected(_devices: object) -> Iterator[Fleet]:
+            yield self.fleet
+
+        monkeypatch.setattr(controller, "connected_fleet", connected)
+
+    @staticmethod
+    def document(path: Path, value: object) -> Path:
+        path.write_text(json.dumps(value.model_dump(mode="json", exclude_none=True)))  # type: ignore[attr-defined]
+        return path
+
+    def rollout(self, *arguments: str) -> int:
+        return run(["rollout", str(self.release), "-s", str(self.strategy), *arguments])
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(tmp_path, monkeypatch)
+
+
+Output = pytest.CaptureFixture[str]
+
+
+def test_plan_shows_waves_and_touches_nothing(desk: Desk, capsys: Output) -> None:
+    assert run(["plan", str(desk.release), "-s", str(desk.strategy)]) == 0
+    out = capsys.readouterr().out
+    assert "d0000" in out
+    assert "1.0-" in out
+    assert {d.generation for d in desk.fleet.devices.values()} == {1}
+    assert run(["plan", str(desk.release), "-s", str(desk.strategy), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [len(wave["devices"]) for wave in document["waves"]] == [1, 2, 1]
+    assert run(["history", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_rollout_prints_lines_and_then_figures(desk: Desk, capsys: Output) -> None:
+    assert desk.rollout("--yes") == 0
+    out = capsys.readouterr().out
+    assert "succeeded" in out
+    assert "committed" in out
+    assert "at most 5 SSH commands on a device" in out
+
+
+def test_rollout_prints_events_as_json(desk: Desk, capsys: Output) -> None:
+    assert desk.rollout("--json") == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {e["event"] for e in events} == {"rollout", "wave", "device", "answer", "gate", "result"}
+    assert events[-1]["exit_code"] == 0
+    assert {d["state"] for d in events[-1]["devices"]} == {"committed"}
+
+
+def test_a_bad_release_exits_3_and_junit_says_why(desk: Desk, capsys: Output) -> None:
+    desk.fleet._quality = bad(desk.drill.release, Quality.WRONG)
+    junit = desk.folder / "junit.xml"
+    assert desk.rollout("--yes", "--junit", str(junit)) == 3
+    root = ElementTree.parse(junit).getroot()
+    assert [suite.attrib["failures"] for suite in root] == ["1", "0", "0"]
+    assert [suite.attrib["skipped"] for suite in root] == ["0", "2", "1"]
+    failure = root.find(".//failure")
+    assert failure is not None
+    assert "live" in failure.attrib["message"]
+    assert "rolled back" in capsys.readouterr().out
+
+
+def test_a_paused_rollout_says_how_to_go_on_and_does(desk: Desk, capsys: Output) -> None:
+    desk.document(desk.strategy, strategy(failure_budget={"on_breach": "pause"}))
+    desk.fleet._quality = lambda device, release: (
+        Quality.WRONG if device == "d0000" and release == desk.drill.release.id else Quality.GOOD
+    )
+    assert desk.rollout("--yes") == 5
+    assert "muster resume" in capsys.readouterr().out
+    assert run(["resume"]) == 3  # the rest got it; one device was rolled back
+    assert run(["resume"]) == 1
+    assert "no rollout is unfinished" in capsys.readouterr().err
+
+
+def test_a_refused_controller_leaves_no_rollout_behind(desk: Desk, capsys: Output) -> None:
+    with open_journal() as journal:
+        other = desk.drill.prepare(desk.fleet, strategy()).rollout
+        lease = journal.acquire(other, list(desk.fleet.devices))
+        assert desk.rollout("--yes") == 1
+        assert other.id in capsys.readouterr().err
+        assert journal.rollouts() == []
+        journal.release(lease)
+
+
+def test_a_newer_rollout_takes_the_place_of_a_paused_one(desk: Desk, capsys: Output) -> None:
+    desk.document(desk.strategy, strategy(failure_budget={"on_breach": "pause"}))
+    desk.fleet._quality = bad(desk.drill.release, Quality.WRONG)
+    assert desk.rollout("--yes") == 5
+    desk.document(desk.release, make_release("3.0"))
+    assert desk.rollout("--yes") == 0
+    capsys.readouterr()
+    assert run(["history", "--json"]) == 0
+    newest, oldest = json.loads(capsys.readouterr().out)
+    assert (newest["state"], oldest["state"]) == ("succeeded", "superseded")
+    assert newest["rollout"] in oldest["reason"]
+    assert run(["resume"]) == 1  # nothing is unfinished
+
+
+def test_status_tells_what_every_device_runs(desk: Desk, capsys: Output) -> None:
+    assert desk.rollout("--yes") == 0
+    capsys.readouterr()
+    assert run(["status"]) == 0
+    assert desk.drill.release.id in capsys.readouterr().out
+    desk.fleet.devices["d0002"].reachable = False
+    assert run(["status", "--json"]) == 1
+    rows = {row["device"]: row for row in json.loads(capsys.readouterr().out)["devices"]}
+    assert not rows["d0002"]["reachable"]
+    assert rows["d0001"]["release"] == desk.drill.release.id
+
+
+def test_history_lists_rollouts_and_tells_one(desk: Desk, capsys: Output) -> None:
+    assert desk.rollout("--yes") == 0
+    capsys.readouterr()
+    assert run(["history", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert run(["history"]) == 0
+    assert row["rollout"] in capsys.readouterr().out
+    assert run(["history", row["rollout"], "--device", "d0001", "--json"]) == 0
+    events = json.loads(capsys.readouterr().out)["events"]
+    assert {event["device"] for event in events} == {"d0001"}
+
+
+def test_rollback_goes_to_what_ran_before_at_once(desk: Desk, capsys: Output) -> None:
+    old, new = make_release("1.5"), desk.drill.release
+    desk.document(desk.release, old)
+    assert desk.rollout("--yes") == 0
+    desk.document(desk.release, new)
+    assert desk.rollout("--yes") == 0
+    assert run(["rollback", "--yes", "-s", str(desk.strategy)]) == 0
+    assert {d.current for d in desk.fleet.devices.values()} == {old.id}
+    assert {d.last_good for d in desk.fleet.devices.values()} == {old.id}
+    capsys.readouterr()
+    assert run(["rollback", "--yes", "--to", "1.5"]) == 2
+    assert "nothing to go back to" in capsys.readouterr().err
+    assert run(["rollback", "--yes", "--to", "9.9"]) == 2
+    assert "expected one known release" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("break_it", "arguments", "message"),
+    [
+        (lambda d: d.release.write_text("kind: Release"), [], "release.yml"),
+        (lambda d: d.strategy.write_text("waves: 3"), [], "strategy.yml"),
+        (lambda d: d.release.unlink(), [], "release.yml"),
+        (lambda d: None, ["--limit", "nobody"], "nobody"),
+        (lambda d: None, ["--inventory", "/nonexistent"], "/nonexistent"),
+    ],
+)
+def test_bad_input_is_exit_2_before_any_device_is_asked(
+    desk: Desk,
+    capsys: Output,
+    break_it: Callable[[Desk], object],
+    arguments: list[str],
+    message: str,
+) -> None:
+    break_it(desk)
+    assert desk.rollout("--yes", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not desk.fleet.commands
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "nosuch://x", "sqlite:////nonexistent/j.db", "sqlite:///{release}"]
+)
+def test_an_unusable_journal_is_exit_2(desk: Desk, capsys: Output, url: str) -> None:
+    assert desk.rollout("--yes", "--journal", url.format(release=desk.release)) == 2
+    assert "error: journal" in capsys.readouterr().err
+
+
+def test_the_password_of_a_journal_is_not_told(desk: Desk, capsys: Output) -> None:
+    assert run(["history", "--journal", "nosuch://somebody:geheim@db/muster"]) == 2
+    assert "geheim" not in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_found_out_before(desk: Desk, capsys: Output) -> None:
+    assert desk.rollout("--yes", "--junit", str(desk.folder)) == 2
+    assert "Is a directory" in capsys.readouterr().err
+    assert not desk.fleet.commands
+
+
+def test_no_device_for_the_release_is_exit_2(desk: Desk, capsys: Output) -> None:
+    image = {"image": "models/digits@sha256:" + "c" * 64}
+    desk.document(desk.release, make_release(variants={"hw_other": image}))
+    assert desk.rollout("--yes") == 2
+    assert "no variant for hw_a" in capsys.readouterr().err
+
+
+def test_help_tells_the_exit_codes(capsys: Output) -> None:
+    assert run(["--help"]) == 0
+    assert "3 rolled back" in capsys.readouterr().out

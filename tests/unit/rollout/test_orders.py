@@ -1,0 +1,76 @@
+"""The orders of a rollout are what the device program reads."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from drill import make_release, strategy
+
+from muster.fleet.interface import Order, Verb
+from muster.paths import COLLECTION_ROOT
+from muster.rollout.orders import Orders
+
+RELEASE = make_release()
+ORDERS = Orders("20261121-120000-abcdef", RELEASE, strategy())
+
+
+@pytest.fixture(scope="module")
+def program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "muster_device", COLLECTION_ROOT / "files" / "muster_device.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class ReadAllError(Exception):
+    """The request was read to its end and found good."""
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ORDERS.inspect("d"),
+        ORDERS.stage("d", "hw_a", "registry:5000"),
+        ORDERS.stage("d", "hw_a", None),
+        ORDERS.switch("d", 3),
+        ORDERS.extend("d", 3),
+        ORDERS.probe("d", 5.0),
+        ORDERS.confirm("d", 3),
+        ORDERS.revert("d", 3, None, "smoke: " + "x" * 10_000),
+        ORDERS.revert("d", 3, RELEASE.id, "taken back"),
+    ],
+    ids=lambda order: order.verb.value,
+)
+def test_the_device_program_accepts_every_order(
+    program: ModuleType, order: Order, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(*_args: object, **_kwargs: object) -> None:
+        raise ReadAllError
+
+    # The request is checked before anything else is done: stop right behind that.
+    for name in ("locked", "stage_locked"):
+        monkeypatch.setattr(program.Model, name, reached)
+    monkeypatch.setattr(program, "http_request", reached)
+    monkeypatch.setattr(program, "_inspect_model", reached)
+    (tmp_path / "etc/muster").mkdir(parents=True)
+    (tmp_path / "etc/muster/device.json").write_text('{"registry": "registry:5000"}')
+    host = program.Host(program.Paths(str(tmp_path)))
+    with pytest.raises(ReadAllError):
+        getattr(program, order.verb.value)(host, dict(order.document))
+
+
+def test_an_order_waits_longer_than_the_device_may_take() -> None:
+    clocks = ORDERS.strategy
+    assert ORDERS.stage("d", "hw_a", None).timeout > clocks.pull_deadline
+    assert ORDERS.switch("d", 1).timeout > clocks.healthy_deadline
+    assert ORDERS.probe("d", 100.0).timeout > 100.0
+    assert {o.verb for o in (ORDERS.switch("d", 1), ORDERS.extend("d", 1))} == {Verb.SWITCH}

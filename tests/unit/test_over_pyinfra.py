@@ -1,0 +1,106 @@
+"""What an order's outcome over SSH means, with a stand-in for pyinfra's host."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api.exceptions import ConnectError
+
+from muster.fleet.interface import Order, Trouble, Verb
+from muster.fleet.over_pyinfra import PROGRAM, call_device
+
+ORDER = Order("d", Verb.INSPECT, {"model": "digits"}, 5.0)
+
+
+class StandInHost:
+    """Answers the calls that ``call_device`` makes, without any connection."""
+
+    def __init__(self, stdout: str = "", stderr: str = "", *, alive: bool = True) -> None:
+        self.name, self.connected, self.closed = "d", False, False
+        self.stdout, self.stderr, self.alive = stdout, stderr, alive
+        self.data = SimpleNamespace(get=lambda key: {"_sudo": True}.get(key))
+        self.state = SimpleNamespace(activate_host=lambda _host: None)
+        self.connector_data: dict[str, Any] = {}
+        transport = SimpleNamespace(
+            is_active=lambda: self.alive,
+            set_keepalive=lambda _seconds: None,
+            sock=SimpleNamespace(setsockopt=lambda *_: None),
+        )
+        self.connector = SimpleNamespace(
+            client=SimpleNamespace(get_transport=lambda: transport, close=self._close)
+        )
+        self.commands: list[tuple[str, dict[str, Any]]] = []
+        self.error: Exception | None = None
+
+    def _close(self) -> None:
+        self.closed = True
+
+    def get_temp_dir_config(self) -> str:
+        return "/tmp"
+
+    def connect(self, raise_exceptions: bool) -> None:
+        assert raise_exceptions
+        if self.error is not None:
+            raise self.error
+        self.connected = True
+
+    def run_shell_command(self, command: Any, **arguments: Any) -> tuple[bool, Any]:
+        self.commands.append((str(command), arguments))
+        output = SimpleNamespace(
+            stdout_lines=self.stdout.splitlines(), stderr_lines=self.stderr.splitlines()
+        )
+        return True, output
+
+
+def call(host: StandInHost) -> Any:
+    return call_device(host, ORDER)  # type: ignore[arg-type]
+
+
+def test_the_document_goes_through_stdin_and_not_into_the_arguments() -> None:
+    host = StandInHost('{"ok": true, "arch": "amd64"}')
+    answer = call(host)
+    assert answer.trouble is None
+    assert answer.document["arch"] == "amd64"
+    ((command, arguments),) = host.commands
+    assert command == f"{PROGRAM} inspect"
+    assert json.loads(arguments["_stdin"]) == {"model": "digits"}
+    assert arguments["_sudo"] is True
+
+
+def test_an_error_of_the_device_program_is_a_refusal() -> None:
+    error = {"code": "busy", "message": "at work", "detail": {}}
+    answer = call(StandInHost(json.dumps({"ok": False, "error": error})))
+    assert (answer.trouble, answer.code) == (Trouble.REFUSED, "busy")
+    assert answer.message == "inspect: at work"
+
+
+@pytest.mark.parametrize("stdout", ["", "not json", "[]", '{"arch": "amd64"}'])
+def test_a_living_device_without_an_answer_has_no_program(stdout: str) -> None:
+    answer = call(StandInHost(stdout, "sudo: muster-device: command not found\n"))
+    assert (answer.trouble, answer.code) == (Trouble.REFUSED, "no_program")
+    assert "command not found" in answer.message
+    assert "provisioned" in answer.message
+
+
+def test_a_link_that_broke_leaves_the_outcome_unknown() -> None:
+    host = StandInHost("", alive=False)
+    host.connected = True
+    answer = call(host)
+    assert answer.trouble is Trouble.UNREACHABLE
+    assert host.closed
+    assert not host.connected
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectError("no route"), OSError("reset"), EOFError(), RuntimeError("odd")]
+)
+def test_whatever_a_connection_raises_is_an_answer(error: Exception) -> None:
+    host = StandInHost()
+    host.error = error
+    answer = call(host)
+    assert answer.trouble is Trouble.UNREACHABLE
+    assert answer.message
+    assert not host.commands
