@@ -1,0 +1,224 @@
+"""The commands that tell what is and what was."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from muster.commands.options import inventory_option, journal_option, json_option, limit_option
+from muster.commands.rollout import only_model
+from muster.display import describe, make_console, plain_table, styled
+from muster.errors import InputError
+from muster.inventory import Device, load_inventory
+from muster.release import MODEL_NAME
+from muster.rollout import controller, report
+from muster.rollout.journal import Journal, open_journal
+from muster.rollout.machine import FINAL_ROLLOUT
+from muster.rollout.records import RolloutRecord
+
+
+@click.command()
+@click.option("-m", "--model", help="Model to ask for; needed when the journal knows several.")
+@inventory_option
+@limit_option
+@journal_option
+@json_option
+def status(
+    model: str | None,
+    inventory_path: Path,
+    limit: str | None,
+    journal_url: str | None,
+    as_json: bool,
+) -> int:
+    """Ask every device what it runs, and show the newest rollout.
+
+    Exit code 1 when a device does not answer, does not serve or is not confirmed.
+    """
+    inventory = load_inventory(inventory_path, limit)
+    with open_journal(journal_url) as journal:
+        name = model or only_model(journal)
+        if re.fullmatch(MODEL_NAME, name) is None:
+            raise InputError(f"--model {name!r}: expected the name of a model, such as digits")
+        newest = next(iter(journal.rollouts(name, limit=1)), None)
+        owner = journal.lease_owner(newest.id) if newest else None
+    with controller.connected_fleet(inventory.devices) as fleet:
+        seen = controller.survey(fleet, [d.name for d in inventory.devices], name)
+    rows = [_status_row(device, seen[device.name]) for device in inventory.devices]
+    if as_json:
+        document = {
+            "model": name,
+            "devices": rows,
+            "rollout": newest and _rollout_row(newest),
+            "driven_by": owner,
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _show_status(make_console(), name, rows, newest, owner)
+    return 0 if all(row["well"] for row in rows) else 1
+
+
+def _status_row(device: Device, seen: Mapping[str, Any] | str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "device": device.name,
+        "site": device.site,
+        "hardware": device.hardware,
+        "reachable": not isinstance(seen, str),
+        "release": None,
+        "serving": False,
+        "last_good": None,
+        "generation": None,
+        "phase": None,
+        "guard_remaining": None,
+        "note": seen if isinstance(seen, str) else "",
+        "well": False,
+    }
+    if isinstance(seen, str):
+        return row
+    model = seen["model"]
+    current = model["current"]
+    row |= {
+        "release": current["id"] if current else None,
+        "serving": bool(current and current["serving"]),
+        "last_good": model["last_good"],
+        "generation": model["generation"],
+        "phase": model["phase"],
+        "guard_remaining": model["guard"]["remaining"],
+    }
+    outcome = model["last_outcome"]
+    if outcome and outcome["outcome"] != "confirmed":
+        row["note"] = f"{outcome['outcome']} {outcome['release']}: {outcome['reason']}"
+    row["well"] = row["phase"] == "idle" and (row["serving"] or not current)
+    return row
+
+
+def _show_status(
+    console: Console,
+    model: str,
+    rows: list[dict[str, Any]],
+    newest: RolloutRecord | None,
+    owner: str | None,
+) -> None:
+    table = plain_table("device", "site", "hardware", model, "state", "")
+    for row in rows:
+        if not row["reachable"]:
+            state = Text("no answer", style="bold red")
+        elif row["phase"] != "idle":
+            left = row["guard_remaining"]
+            text = row["phase"] + (f", reverts in {left:.0f} s" if left is not None else "")
+            state = Text(text, style="yellow")
+        elif row["release"] is None:
+            state = Text("nothing", style="dim")
+        elif row["serving"]:
+            state = Text("serving", style="green")
+        else:
+            state = Text("not serving", style="bold red")
+        table.add_row(
+            row["device"],
+            row["site"] or "",
+            row["hardware"] or "",
+            row["release"] or "-",
+            state,
+            Text(row["note"], style="dim"),
+        )
+    console.print(table)
+    if newest is not None:
+        console.print(
+            Text.assemble(
+                f"\nnewest {newest.kind} {newest.id}: {newest.release_id}  ",
+                styled(newest.state.value),
+                f"  {newest.reason}",
+            ),
+            soft_wrap=True,
+        )
+        if owner is not None:
+            console.print(f"driven by {owner}")
+        elif newest.state not in FINAL_ROLLOUT:
+            console.print(f"nobody drives it; to go on: muster resume {newest.id}")
+
+
+@click.command()
+@click.argument("rollout_id", metavar="[ROLLOUT]", required=False)
+@click.option("-m", "--model", help="Only rollouts of this model.")
+@click.option("-d", "--device", help="With ROLLOUT: only what happened on this device.")
+@click.option(
+    "-n",
+    "--number",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many rollouts to list.",
+)
+@journal_option
+@json_option
+def history(
+    rollout_id: str | None,
+    model: str | None,
+    device: str | None,
+    number: int,
+    journal_url: str | None,
+    as_json: bool,
+) -> None:
+    """List rollouts, or everything that happened in one ROLLOUT."""
+    with open_journal(journal_url) as journal:
+        if rollout_id is None:
+            _list_rollouts(journal.rollouts(model, number), as_json)
+        else:
+            _tell_rollout(journal, rollout_id, device, as_json)
+
+
+def _rollout_row(record: RolloutRecord) -> dict[str, Any]:
+    return {
+        "rollout": record.id,
+        "kind": record.kind,
+        "model": record.model,
+        "release": record.release_id,
+        "state": record.state.value,
+        "reason": record.reason,
+        "exit_code": record.exit_code,
+        "created": record.created,
+        "updated": record.updated,
+        "controller": record.controller,
+    }
+
+
+def _list_rollouts(records: list[RolloutRecord], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([_rollout_row(record) for record in records], indent=2))
+        return
+    table = plain_table("rollout", "release", "state", "exit", "took", "")
+    for r in records:
+        table.add_row(
+            r.id,
+            f"{r.model} {r.release_id}",
+            styled(r.state.value),
+            "" if r.exit_code is None else str(r.exit_code),
+            f"{r.updated - r.created:.0f} s",
+            Text(f"{r.kind} by {r.controller}: {r.reason}", style="dim"),
+        )
+    make_console().print(table)
+
+
+def _tell_rollout(journal: Journal, rollout_id: str, device: str | None, as_json: bool) -> None:
+    snapshot = journal.load(rollout_id)
+    events = journal.events(snapshot.rollout.id, device)
+    if as_json:
+        document = report.summary(snapshot, journal.events(snapshot.rollout.id))
+        click.echo(
+            json.dumps(document | {"events": [event.to_json() for event in events]}, indent=2)
+        )
+        return
+    waves = {wave.index: wave.name for wave in snapshot.waves}
+    console = make_console()
+    for event in events:
+        line = describe(event, waves)
+        if line is not None:
+            clock = time.strftime("%Y-%m-%d %H:%M:%S ", time.localtime(event.at))
+            console.print(Text(clock, style="dim") + line, soft_wrap=True)
