@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,9 +133,13 @@ def test_a_cut_silences_open_and_new_connections_until_it_is_healed(small: Emula
     address = state_of(small, "coral-1")["address"]
     arguments = ["-i", str(small.state / "id_ed25519"), "-o", "ControlPath=none"]
     arguments += ["-o", f"UserKnownHostsFile={small.state / 'known_hosts'}", "-l", "ops"]
-    with subprocess.Popen(
-        ["ssh", *arguments, address, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as open_connection:
+    with (
+        subprocess.Popen(
+            ["ssh", *arguments, address, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as open_connection,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(open_connection.kill)  # a failure must not wait for its end
         assert open_connection.stdin
         assert open_connection.stdout
         open_connection.stdin.write(b"before\n")
