@@ -11,8 +11,10 @@ newer. What must never break:
 
 - A switch that was not confirmed in time, or was interrupted by anything at all, ends on the
   release ``last_good``, without network and without the controller.
-- The link ``current`` alone decides what runs; ``state.json`` says what is under way. Both are
+- The link ``current`` alone decides what serves; ``state.json`` says what is under way. Both are
   replaced atomically, and the state is on disk before the step that it announces.
+- Behind a proxy a release runs in one of two slots, ``blue`` and ``green``: links as well. One that
+  has no slot has the endpoint's port itself.
 - Decisions use the boot clock and the identity of the boot, never the time of day.
 """
 
@@ -43,6 +45,9 @@ VERSION = "1.0.0"
 
 PHASES = ("idle", "arming", "switching", "switched", "confirming", "reverting")
 UNCONFIRMED = ("switching", "switched", "reverting")
+MODES = ("recreate", "blue_green")
+SLOTS = ("blue", "green")
+SLOT_PORTS = {"blue": 61001, "green": 61002}  # above those that Linux gives to clients
 REVERT_ATTEMPTS = 3
 
 LOCK_WAIT = 10.0  # seconds until "busy"
@@ -59,6 +64,7 @@ BODIES_LIMIT = 16 << 20  # bytes of all bodies in one answer to probe
 EXIT_NOTHING_TO_RUN = 78  # RestartPreventExitStatus of muster-model@.service
 
 MODEL = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+INSTANCE = re.compile(MODEL.pattern + r"(\.(blue|green))?")
 RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}-[0-9a-f]{12}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 VARIANT = re.compile(r"hw_[a-z0-9_]{1,40}")
@@ -202,10 +208,16 @@ class Paths:
         self.root = root
         self.config = os.path.join(root, "etc/muster/device.json")
         self.state = os.path.join(root, "var/lib/muster")
+        self.run = os.path.join(root, "run/muster")
 
     def at(self, path: str) -> str:
         """Return the place of an absolute path below the root."""
         return os.path.join(self.root, path.lstrip("/"))
+
+    def make_run(self) -> None:
+        """Make the folder that every restart empties; everybody may look into it."""
+        os.makedirs(self.run, exist_ok=True)
+        os.chmod(self.run, 0o755)  # noqa: S103
 
 
 def read_text(path: str) -> str | None:
@@ -417,6 +429,10 @@ class Systemd:
         """Stop a unit."""
         self._do("stop", unit, STOP_TIMEOUT)
 
+    def reload(self, unit: str) -> None:
+        """Have a unit read its configuration again."""
+        self._do("reload", unit, 30.0)
+
     def kill(self, unit: str) -> None:
         """Kill whatever is left in a unit."""
         self._systemctl("kill", "--signal=SIGKILL", unit)
@@ -443,6 +459,7 @@ class Container(NamedTuple):
     running: bool
     spec: str = ""
     broken: str = ""
+    slot: str = ""
 
 
 class Runtime:
@@ -475,7 +492,11 @@ class Runtime:
         raise NotImplementedError
 
     def create(self, name: str, labels: Mapping[str, str], spec: Mapping[str, Any]) -> None:
-        """Create a container from an image that is here already; never pulls."""
+        """Create a container from an image that is here already; never pulls.
+
+        :param spec: of the release, with ``publish`` (address and port outside) and ``lock`` (a
+            file from outside, and its place inside).
+        """
         raise NotImplementedError
 
     def attach_command(self, name: str) -> list[str]:
@@ -560,16 +581,17 @@ class DockerRuntime(Runtime):
             log("kept image %s: %s" % (image, last_line(done.err)))
 
     def containers(self, model: str) -> list[Container]:
-        template = '{{.Names}}\t{{.Label "muster.release"}}\t{{.State}}'
+        labels = '{{.Label "muster.release"}}\t{{.Label "muster.slot"}}'
+        template = "{{.Names}}\t%s\t{{.State}}" % labels
         chosen = "label=muster.model=" + model
         done = self._docker("ps", "--all", "--no-trunc", "--filter", chosen, "--format", template)
         if done.status != 0:
             raise Failure("runtime_unavailable", "docker ps: " + last_line(done.err))
         rows = [line.split("\t") for line in done.out.splitlines()]
         return [
-            Container(row[0], row[1], row[2] in ("running", "paused", "restarting"))
+            Container(row[0], row[1], row[3] in ("running", "paused", "restarting"), slot=row[2])
             for row in rows
-            if len(row) == 3
+            if len(row) == 4
         ]
 
     def inspect(self, name: str) -> Container | None:
@@ -578,13 +600,14 @@ class DockerRuntime(Runtime):
         if done.status != 0:
             return None
         state, labels = json.loads(done.out)
-        status = state.get("Status", "")
+        status, labels = state.get("Status", ""), labels or {}
         return Container(
             name,
-            (labels or {}).get("muster.release", ""),
+            labels.get("muster.release", ""),
             bool(state["Running"]),
-            (labels or {}).get("muster.spec", ""),
+            labels.get("muster.spec", ""),
             state.get("Error") or (status if status in ("dead", "removing") else ""),
+            labels.get("muster.slot", ""),
         )
 
     def create(self, name: str, labels: Mapping[str, str], spec: Mapping[str, Any]) -> None:
@@ -604,13 +627,14 @@ class DockerRuntime(Runtime):
     ) -> list[str]:
         """Return the arguments of docker for a new container; the environment goes to its stdin,
         as arguments can be read by every user of the device."""
-        endpoint = spec["endpoint"]
         arguments = ["create", "--pull", "never", "--name", name, "--restart", "no"]
         for label in sorted(labels.items()):
             arguments += ["--label", "%s=%s" % label]
         arguments += ["--log-driver", "local", "--log-opt", "max-size=5m", "--log-opt"]
         arguments += ["max-file=2", "--security-opt", "no-new-privileges"]
-        arguments += ["--publish", "%d:%d" % (endpoint["port"], endpoint["container_port"])]
+        port = spec["endpoint"]["container_port"]
+        arguments += ["--publish", "%s:%d" % (spec["publish"], port)]
+        arguments += ["--mount", "type=bind,source=%s,target=%s,readonly" % tuple(spec["lock"])]
         if spec["env"]:
             arguments += ["--env-file", "/dev/stdin"]
         if spec["memory"]:
@@ -646,6 +670,204 @@ RUNTIMES = {"docker": DockerRuntime}
 
 
 # ---------------------------------------------------------------------------------------------
+# The proxy
+
+
+PROXY_CONFIG = """\
+# Written by muster-device: what is changed here is lost.
+global
+    user haproxy
+    group haproxy
+    maxconn 4000
+    nbthread 1
+    hard-stop-after 30s
+    stats socket {socket} mode 600 level admin expose-fd listeners
+defaults
+    mode http
+    option forwardfor
+    # A server that closes an idle connection just as a request comes would lose it.
+    option http-server-close
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    timeout http-keep-alive 75s
+frontend model
+    bind {bind}
+    use_backend %[str(active),map({map})]
+backend blue
+    server model {blue}
+backend green
+    server model {green}
+"""
+
+
+class Proxy:
+    """HAProxy in front of one model: it has the endpoint's port, and sends requests to a slot.
+
+    Which slot stands in a file, from which HAProxy starts, and in the memory of the one that runs.
+    """
+
+    def __init__(self, paths: Paths, systemd: Systemd, model: str) -> None:
+        self.systemd, self.paths = systemd, paths
+        self.folder = os.path.join(paths.state, model, "proxy")
+        self.config = os.path.join(self.folder, "haproxy.cfg")
+        self.map = os.path.join(self.folder, "active.map")
+        self.socket = os.path.join(paths.run, model + ".sock")
+        self.unit = "muster-proxy@%s.service" % model
+        mark = hashlib.sha256(model.encode()).digest()
+        # Models must not meet: every one has an address of its own, and all of 127/8 is here.
+        self.address = "127.%d.%d.%d" % (64 + mark[0] % 64, mark[1], 1 + mark[2] % 254)
+
+    def present(self) -> bool:
+        """Tell whether the model has, or had, a proxy."""
+        return os.path.isdir(self.folder)
+
+    def place(self, slot: str) -> tuple[str, int]:
+        """Return address and port at which the container of a slot answers."""
+        return self.address, SLOT_PORTS[slot]
+
+    def problem(self, port: int) -> str | None:
+        """Return why HAProxy can't serve a port; None when it can, or does so already."""
+        if port in SLOT_PORTS.values():
+            return "port %d is taken by a slot" % port
+        if self.systemd.is_active(self.unit):
+            return None
+        try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            if not os.path.exists(self.map):
+                write_file(self.map, b"active blue\n")
+        except OSError as error:
+            return str(error)
+        done = self.check(self._configuration(port))
+        return None if done.status == 0 else last_line(done.err or done.out)
+
+    def check(self, configuration: str) -> Finished:
+        """Have HAProxy read a configuration."""
+        return execute(["haproxy", "-c", "-q", "-f", "/dev/stdin"], 30.0, configuration)
+
+    def _configuration(self, port: int) -> str:
+        ipv6 = os.path.exists(self.paths.at("proc/net/if_inet6"))
+        return PROXY_CONFIG.format(
+            socket=self.socket,
+            bind=":::%d v4v6" % port if ipv6 else ":%d" % port,
+            map=self.map,
+            **{slot: "%s:%d" % self.place(slot) for slot in SLOTS},
+        )
+
+    def serve(self, port: int, slot: str) -> bool:
+        """Send the requests to a port to a slot, from now on and after every restart.
+
+        :returns: whether no request can have noticed.
+        """
+        unwritten = other = None
+        try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            self._replace(self.map, "active %s\n" % slot)
+            other = self._replace(self.config, self._configuration(port))
+        except OSError as error:
+            unwritten = error
+        checkpoint("proxy:written")
+        self.paths.make_run()
+        if not self.systemd.is_active(self.unit):
+            self.systemd.start(self.unit)
+            smooth = False
+        else:
+            smooth = self._reload() if other else self._tell(slot)
+        if unwritten is not None:
+            raise unwritten
+        return smooth
+
+    @staticmethod
+    def _replace(path: str, content: str) -> bool:
+        if read_text(path) == content.strip():
+            return False
+        write_file(path, content.encode())
+        return True
+
+    def _reload(self) -> bool:
+        try:
+            self.systemd.reload(self.unit)
+        except Failure as failure:
+            log(failure.message)
+            return self._restart()
+        return True
+
+    def _tell(self, slot: str) -> bool:
+        try:
+            said = self.ask("set map %s active %s" % (self.map, slot)).strip()
+        except OSError as error:
+            said = str(error)
+        if said:
+            log("%s: %s; starting it anew" % (self.unit, said))
+            return self._restart()
+        return True
+
+    def _restart(self) -> bool:
+        self.systemd.stop(self.unit)
+        self.systemd.start(self.unit)
+        return False
+
+    def open_requests(self, slot: str) -> int:
+        """Return how many requests a slot is at work on; 0 when HAProxy does not say."""
+        try:
+            rows = [line.split(",") for line in self.ask("show stat").splitlines()]
+            return sum(int(row[2]) + int(row[4]) for row in rows if row[:2] == [slot, "BACKEND"])
+        except (OSError, ValueError, IndexError):
+            return 0
+
+    def ask(self, command: str) -> str:
+        """Give the running HAProxy a command; return what it says."""
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(2.0)
+            link.connect(self.socket)
+            link.sendall(command.encode() + b"\n")
+            return b"".join(iter(lambda: link.recv(1 << 16), b"")).decode("utf-8", "replace")
+
+    def stop(self) -> None:
+        """Give the port back, and leave no trace."""
+        try:
+            self.systemd.stop(self.unit)
+        except Failure as failure:
+            log(failure.message)
+            self.systemd.kill(self.unit)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class ApplicationLock:
+    """What an application holds while its model must not be switched: a flock on a file that its
+    container sees at the same place. That the file is there means nothing."""
+
+    def __init__(self, paths: Paths, model: str) -> None:
+        self.paths, self.inside = paths, "/run/muster/%s.lock" % model
+        self.path = paths.at(self.inside)
+
+    def make(self) -> None:
+        """Make the file; whoever may read it may take the lock."""
+        self.paths.make_run()
+        with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)) as file:
+            os.fchmod(file.fileno(), 0o644)
+
+    def held(self) -> dict[str, Any]:
+        """Tell whether somebody holds the lock, and who that is if the kernel says so."""
+        with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return {"held": True, "holder": self._holder(os.fstat(file.fileno()))}
+        return {"held": False, "holder": None}
+
+    def _holder(self, found: os.stat_result) -> str | None:
+        device = os.major(found.st_dev), os.minor(found.st_dev)
+        place = re.escape("%02x:%02x:%d" % (*device, found.st_ino))
+        locks = read_text(self.paths.at("proc/locks")) or ""
+        match = re.search(r"^\d+: FLOCK .* (\d+) %s " % place, locks, re.MULTILINE)
+        if match is None:
+            return None
+        name = read_text(self.paths.at("proc/%s/comm" % match.group(1)))
+        return "%s (pid %s)" % (name or "a process that has ended", match.group(1))
+
+
+# ---------------------------------------------------------------------------------------------
 # The device
 
 
@@ -656,6 +878,7 @@ class Config(NamedTuple):
     registry: str | None = None
     release_public_key: str | None = None
     hardware_root: str | None = None
+    proxy: bool = False
 
 
 class Host:
@@ -697,7 +920,12 @@ class Host:
             request.text("registry", REGISTRY, None),
             request.text("release_public_key", NAME, None),
             request.text("hardware_root", NAME, None),
+            request.flag("proxy", False),
         )
+
+    def proxy(self, model: str) -> Proxy:
+        """Return the proxy of a model, which need not be there."""
+        return Proxy(self.paths, self.systemd, model)
 
     def models(self) -> list[str]:
         """Return the models that have a folder here."""
@@ -712,7 +940,8 @@ class State:
     """What is under way for one model; kept in ``state.json``.
 
     ``before`` has the links as they were before the switch, ``deadline`` the boot and the second
-    at which the guard acts, ``result`` what the switch measured, ``plan`` how to go back.
+    at which the guard acts, ``result`` what the switch measured, ``plan`` how to go back. ``mode``
+    is that of the switch; the way back takes the same.
     """
 
     generation: int = 0
@@ -722,6 +951,8 @@ class State:
     before: dict[str, Any] = dataclasses.field(default_factory=dict)
     deadline: dict[str, Any] | None = None
     healthy_deadline: float = 60.0
+    mode: str = "recreate"
+    drain_deadline: float = 10.0
     retain: int = 3
     result: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
@@ -737,7 +968,8 @@ class State:
         state = cls(**{name: document[name] for name in names if name in document})
         if state.phase not in PHASES or type(state.generation) is not int:
             raise ValueError("unknown phase or generation")
-        if not isinstance(state.before, dict) or not math.isfinite(state.healthy_deadline):
+        seconds = state.healthy_deadline + state.drain_deadline
+        if not isinstance(state.before, dict) or not math.isfinite(seconds):
             raise ValueError("parts have wrong types")
         if state.deadline is not None:
             state.deadline["at"] + 0.0  # KeyError and TypeError tell the rest
@@ -748,7 +980,7 @@ class State:
 
 
 class Store:
-    """The folder of one model: releases, links and state."""
+    """The folder of one model: releases, links, state and fence."""
 
     LINKS = ("current", "previous", "last_good")
 
@@ -783,6 +1015,16 @@ class Store:
         elif release is None or release != self.link(name):
             target = None if release is None else "releases/" + release
             self._spend(lambda: point_link(self.path(name), target))
+
+    def slot(self, release: str | None) -> str:
+        """Return the slot of a release; "" for one that has none."""
+        return next((s for s in SLOTS if release is not None and self.link(s) == release), "")
+
+    def leave_slots(self, *slots: str) -> None:
+        """Forget what is in slots."""
+        for slot in slots:
+            if os.path.islink(self.path(slot)):
+                self.point(slot, None)
 
     # Releases
 
@@ -848,15 +1090,32 @@ class Store:
             with open(self.path("state.json"), encoding="utf-8") as file:
                 return State.parse(file.read())
         except FileNotFoundError:
-            return State()
+            return self.fenced()
         except (ValueError, TypeError, KeyError) as error:
             message = "%s is damaged (%r)" % (self.path("state.json"), error)
             raise Failure("internal", message + ": inspect this device to mend it") from None
 
     def save(self, state: State) -> None:
-        """Write the state."""
+        """Write the state; before it, if there is a new one, the generation by itself."""
         data = json.dumps(dataclasses.asdict(state), indent=1).encode() + b"\n"
+        fence = {"generation": state.generation, "rollout": state.rollout}
+        text = json.dumps(fence)
+        if state.generation and read_text(self.path("generation")) != text:
+            self._spend(lambda: write_file(self.path("generation"), text.encode() + b"\n"))
         self._spend(lambda: write_file(self.path("state.json"), data))
+
+    def fenced(self, damaged: str = "") -> State:
+        """Return an empty state that still refuses what older generations ask for.
+
+        :param damaged: what is left of the state, in case the fence was never written.
+        """
+        known = re.findall(r'"generation": *(\d{1,18})\b', damaged)
+        state = State(generation=max(map(int, known), default=0))
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            fence = json.loads(read_text(self.path("generation")) or "")
+            if int(fence["generation"]) >= state.generation:
+                state.generation, state.rollout = int(fence["generation"]), fence["rollout"]
+        return state
 
     def _spend(self, write: Callable[[], None]) -> None:
         try:
@@ -886,7 +1145,8 @@ class Model:
         self.host, self.name = host, name
         self.clock, self.systemd, self.runtime = host.clock, host.systemd, host.runtime
         self.store = Store(host.paths.state, name)
-        self.unit = "muster-model@%s.service" % name
+        self.proxy = host.proxy(name)
+        self.application = ApplicationLock(host.paths, name)
         self.timer = "muster-guard@%s.timer" % name
         self.lock: Lock | None = None
 
@@ -948,13 +1208,35 @@ class Model:
         """Name the container of a release."""
         return "muster-%s-%s" % (self.name, release)
 
-    def ensure_container(self, release: str) -> Container:
+    def unit_of(self, slot: str) -> str:
+        """Name the unit that runs what is in a slot; "" is for what has the endpoint's port."""
+        return "muster-model@%s%s.service" % (self.name, slot and "." + slot)
+
+    @property
+    def unit(self) -> str:
+        """The unit that runs the current release."""
+        return self.unit_of(self.store.slot(self.store.link("current")))
+
+    @property
+    def proxied(self) -> bool:
+        """Whether releases are to run behind the proxy."""
+        damaged = self.host.damaged_config is not None
+        return self.proxy.present() if damaged else self.host.config.proxy
+
+    def port(self, release: str) -> int:
+        """Return the port at which a release is asked from outside."""
+        return int(self.store.spec(release)["endpoint"]["port"])
+
+    def ensure_container(self, release: str, slot: str) -> Container:
         """Create the container of a release unless it is there and as the release wants it."""
+        self.application.make()
         name = self.container(release)
         found = self.runtime.inspect(name)
         if found and found.running:
             return found
         spec = self.store.spec(release)
+        spec["lock"] = [self.application.path, self.application.inside]
+        spec["publish"] = "%s:%d" % self.proxy.place(slot) if slot else str(self.port(release))
         parts = {key: value for key, value in spec.items() if key != "order"}
         fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         if found and found.spec == fingerprint and not found.broken:
@@ -966,10 +1248,11 @@ class Model:
         labels = {
             "muster.model": self.name,
             "muster.release": release,
+            "muster.slot": slot,
             "muster.spec": fingerprint,
         }
         self.runtime.create(name, labels, spec)
-        return Container(name, release, False, fingerprint)
+        return Container(name, release, False, fingerprint, "", slot)
 
     def is_running(self, release: str) -> bool:
         """Tell whether the container of a release runs."""
@@ -982,46 +1265,125 @@ class Model:
         with contextlib.suppress(Failure):
             found = self.runtime.inspect(self.container(release))
             said += [last_line(found.broken)] if found and found.broken else []
-        restarts = self.systemd.restarts(self.unit)
+        restarts = self.systemd.restarts(self.unit_of(self.store.slot(release)))
         said += ["restarted %d times" % restarts] if restarts else []
         return "".join("; " + text for text in said)
 
-    def stop_serving(self) -> None:
-        """Stop the unit, and kill what would not stop."""
-        try:
-            self.systemd.stop(self.unit)
-        except Failure as failure:
-            log(failure.message)
-            self.systemd.kill(self.unit)
+    def stop(self, *slots: str) -> None:
+        """Stop the units of slots, and kill what would not stop."""
+        for slot in slots:
+            if slot and not self.proxy.present():
+                continue
+            try:
+                self.systemd.stop(self.unit_of(slot))
+            except Failure as failure:
+                log(failure.message)
+                self.systemd.kill(self.unit_of(slot))
         try:
             for container in self.runtime.containers(self.name):
-                if container.running:
+                if container.running and container.slot in slots:
                     self.runtime.kill(container.name)
         except Failure as failure:
             log(failure.message)
 
-    def not_ready(self, release: str) -> str | None:
-        """Return why a release does not serve; None when it does."""
+    def stop_serving(self) -> None:
+        """Stop all that runs."""
+        self.stop("", *SLOTS)
+
+    def not_ready(self, release: str, slot: str = "") -> str | None:
+        """Return why a release does not serve, or is not ready in its slot; None when it is."""
         try:
             endpoint = self.store.spec(release)["endpoint"]
+            address, port = self.proxy.place(slot) if slot else ("127.0.0.1", endpoint["port"])
             sample = http_request(
-                self.clock, endpoint["port"], endpoint["ready_path"], timeout=READY_TIMEOUT
+                self.clock, port, endpoint["ready_path"], timeout=READY_TIMEOUT, address=address
             )
             if sample["error"] or sample["status"] != 200:
                 return sample["error"] or "%s says %s" % (endpoint["ready_path"], sample["status"])
             if not self.is_running(release):
-                return "something else answers on port %d" % endpoint["port"]
+                return "something else answers on port %d" % port
         except Failure as failure:
             return failure.message
         return None
 
-    def wait_ready(self, release: str, until: float) -> str | None:
+    def wait_ready(self, release: str, until: float, slot: str = "") -> str | None:
         """Wait until a release is ready; return why it is not when the time has passed."""
         while True:
-            reason = self.not_ready(release)
+            reason = self.not_ready(release, slot)
             if reason is None or self.clock.now() >= until:
                 return reason
             self.clock.sleep(READY_POLL)
+
+    # Slots and the proxy
+
+    def take_slot(self, release: str, beside: str | None = None) -> str:
+        """Return the slot of a release, giving it one that the other release does not have."""
+        slot = self.store.slot(release)
+        if not slot:
+            slot = "green" if self.store.slot(beside) == "blue" else "blue"
+            self.store.point(slot, release)
+        return slot
+
+    def prepare(self, release: str, old: str | None) -> None:
+        """Create the container of a release beside what serves."""
+        slot = self.store.slot(release)
+        if release != old:
+            slot = ""
+            if self.proxied:
+                problem = self.proxy.problem(self.port(release))
+                if problem is not None:
+                    message = "haproxy can't serve: %s: provision this device" % problem
+                    raise Failure("runtime_unavailable", message)
+                slot = self.take_slot(release, old)
+        self.ensure_container(release, slot)
+
+    def start(self, release: str, beside: str | None = None) -> None:
+        """Start a release when nothing else serves; one in a slot still needs the requests."""
+        problem = self.proxy.problem(self.port(release)) if self.proxied else ""
+        if problem is None:
+            self.systemd.start(self.unit_of(self.take_slot(release, beside)))
+            return
+        if problem:
+            log("%s serves without haproxy, which can't: %s" % (release, problem))
+        if self.proxy.present():
+            self.stop(*SLOTS)
+            self.proxy.stop()
+        self.store.leave_slots(*SLOTS)
+        self.systemd.start(self.unit_of(""))
+
+    def start_current(self) -> None:
+        """Start the current release as after a restart; one that runs already stays as it is."""
+        release = self.store.link("current")
+        if release is None:
+            return
+        if not self.systemd.is_active(self.unit):
+            self.start(release)
+        if self.store.slot(release):
+            self.move(release)
+
+    def move(self, release: str) -> bool:
+        """Send the requests to the slot of a release.
+
+        :returns: whether no request can have noticed.
+        """
+        if not self.systemd.is_active(self.proxy.unit):
+            self.stop("")  # from before there was a proxy; it has the endpoint's port
+        return self.proxy.serve(self.port(release), self.store.slot(release))
+
+    def stop_others(self, release: str, seconds: float) -> int:
+        """Stop all but one release when its requests are answered, or after a while; return how
+        many were still open."""
+        others = [slot for slot in ("", *SLOTS) if slot != self.store.slot(release)]
+        left, until = 0, self.clock.now() + seconds
+        while True:
+            left = sum(self.proxy.open_requests(slot) for slot in others if slot)
+            if left == 0 or self.clock.now() >= until:
+                break
+            self.clock.sleep(READY_POLL)
+        checkpoint("stop:drained")
+        self.stop(*others)
+        checkpoint("stop:stopped")
+        return left
 
     # Guard
 
@@ -1071,8 +1433,9 @@ class Model:
             return self.store.load()
         except Failure as failure:
             log(failure.message)
-            os.replace(self.store.path("state.json"), self.store.path("state.json.damaged"))
-            state, good = State(), self.store.link("last_good")
+            damaged = self.store.path("state.json.damaged")
+            os.replace(self.store.path("state.json"), damaged)
+            state, good = self.store.fenced(read_text(damaged) or ""), self.store.link("last_good")
             if self.store.link("current") != good:
                 state.release = self.store.link("current")
                 state.before = {"previous": self.store.link("previous")}
@@ -1103,7 +1466,7 @@ class Model:
         try:
             self.guard_on()
             checkpoint("switch:guarded")
-            self.ensure_container(state.release)
+            self.prepare(state.release, state.before["current"])
             checkpoint("switch:created")
         except (Failure, OSError) as failure:
             self.cancel(state, str(failure))
@@ -1115,33 +1478,81 @@ class Model:
         state.phase = "switching"
         self.store.save(state)
         checkpoint("switch:switching")
+        # Answer before the guard comes.
+        patience = min(state.healthy_deadline, self.remaining(state) - 1.0)
+        beside = state.mode == "blue_green" and old not in (None, release)
+        if beside:
+            state.result = self._go_beside(state, release, old, patience)
+        else:
+            state.result = self._go_instead(release, old, patience)
+        state.phase = "switched"
+        self.store.save(state)
+        checkpoint("switch:switched")
+
+    def _point_forward(self, release: str, old: str | None) -> None:
         if old != release:
             self.store.point("previous", old)
             checkpoint("switch:previous")
         self.store.point("current", release)
         checkpoint("switch:current")
+
+    @staticmethod
+    def _result(
+        reason: str | None, ready_after: float, downtime: float | None, patience: float, more: str
+    ) -> dict[str, Any]:
+        ready = reason is None
+        detail = "ready" if ready else "not ready within %.1f s: %s" % (patience, reason)
+        return {
+            "ready": ready,
+            "ready_after": round(ready_after, 3) if ready else None,
+            "downtime": round(downtime, 3) if ready and downtime is not None else None,
+            "detail": detail + more,
+        }
+
+    def _go_instead(self, release: str, old: str | None, patience: float) -> dict[str, Any]:
+        """Stop the old release, then start the new one."""
+        self._point_forward(release, old)
         served = old is not None and self.is_running(old)
         stopping = self.clock.now()
         self.stop_serving()
         checkpoint("switch:stopped")
         starting = self.clock.now()
-        self.systemd.start(self.unit)
+        self.start(release, old)
+        if self.store.slot(release):
+            self.move(release)
         checkpoint("switch:started")
-        # Answer before the guard comes.
-        patience = min(state.healthy_deadline, self.remaining(state) - 1.0)
         reason = self.wait_ready(release, starting + patience)
         now = self.clock.now()
-        detail = "ready" if reason is None else "not ready within %.1f s: %s" % (patience, reason)
-        detail += self.trouble(release)
-        state.result = {
-            "ready": reason is None,
-            "ready_after": None if reason else round(now - starting, 3),
-            "downtime": None if reason or not served else round(now - stopping, 3),
-            "detail": detail,
-        }
-        state.phase = "switched"
-        self.store.save(state)
-        checkpoint("switch:switched")
+        downtime = now - stopping if served else None
+        return self._result(reason, now - starting, downtime, patience, self.trouble(release))
+
+    def _go_beside(self, state: State, release: str, old: str, patience: float) -> dict[str, Any]:
+        """Start the new release beside the old, move the requests when it is ready, and let the
+        old one finish its own. One that does not get ready is stopped, and nobody noticed."""
+        slot, starting = self.take_slot(release, old), self.clock.now()
+        until = starting + patience
+        self.systemd.start(self.unit_of(slot))
+        checkpoint("switch:beside")
+        reason = self.wait_ready(release, until, slot)
+        ready_after, more = self.clock.now() - starting, self.trouble(release)
+        if reason is not None:
+            self.stop(slot)
+            checkpoint("switch:given_up")
+            return self._result(reason, 0.0, None, patience, more)
+        checkpoint("switch:ready")
+        self._point_forward(release, old)
+        moving = self.clock.now()
+        smooth = self.move(release)
+        checkpoint("switch:moved")
+        reason, downtime = self.not_ready(release), 0.0
+        if reason is not None or not smooth:
+            reason = self.wait_ready(release, until)
+            downtime = self.clock.now() - moving
+        if reason is None:
+            left = self.stop_others(release, min(state.drain_deadline, self.remaining(state) - 1.0))
+            more += "; %d requests were still open" % left if left else ""
+            reason = self.wait_ready(release, self.clock.now() + READY_TIMEOUT)
+        return self._result(reason, ready_after, downtime, patience, more)
 
     def finish_confirm(self, state: State) -> list[str]:
         """Make the confirmed release the last good one; return the releases that were pruned."""
@@ -1211,9 +1622,11 @@ class Model:
         ready_after = None
         if target is None:
             self.stop_serving()
+            if self.proxy.present():
+                self.proxy.stop()
             checkpoint("revert:stopped")
         else:
-            reason, ready_after = self._serve_again(plan)
+            reason, ready_after = self._serve_again(state, plan)
             if reason is not None:
                 self._revert_failed(state, reason + self.trouble(target))
             self.store.point("last_good", target)
@@ -1225,27 +1638,58 @@ class Model:
         self.guard_off()
         return ready_after
 
-    def _serve_again(self, plan: Mapping[str, Any]) -> tuple[str | None, float]:
+    def _serve_again(self, state: State, plan: Mapping[str, Any]) -> tuple[str | None, float]:
         """Run the release to go back to; return why it is not ready, and the seconds that took."""
-        target = plan["to"]
+        target, failed, start = plan["to"], plan["from"], self.clock.now()
+        until = start + plan["healthy_deadline"]
         try:
             # A switch that was interrupted early may never have stopped it.
-            alive = self.is_running(target) and self.systemd.is_active(self.unit)
+            alive = self.is_running(target) and self.systemd.is_active(
+                self.unit_of(self.store.slot(target))
+            )
         except Failure as failure:
             log(failure.message)
             alive = False
         try:
-            if not alive or plan["failures"]:
+            if not alive and not plan["failures"] and self._may_go_beside(state, failed, target):
+                # What fails its gates may still answer: that is better than nothing meanwhile.
+                slot = self.take_slot(target, failed)
+                self.systemd.start(self.unit_of(slot))
+                checkpoint("revert:beside")
+                reason = self.wait_ready(target, until, slot)
+                if reason is not None:
+                    return reason, 0.0
+            elif not alive or plan["failures"]:
                 self.stop_serving()
                 checkpoint("revert:stopped")
-                self._make_room(plan["from"], target)
-                self.systemd.start(self.unit)
+                self._make_room(failed, target)
+                start = self.clock.now()
+                until = start + plan["healthy_deadline"]
+                self.start(target, failed)
+            if self.store.slot(target):
+                self._move_back(target)
             checkpoint("revert:started")
-            start = self.clock.now()
-            reason = self.wait_ready(target, start + plan["healthy_deadline"])
+            reason = self.wait_ready(target, until)
+            if reason is None and self.proxy.present():
+                self.stop_others(target, state.drain_deadline)
         except Failure as failure:
             return failure.message, 0.0
         return reason, round(self.clock.now() - start, 3)
+
+    def _may_go_beside(self, state: State, failed: str | None, target: str) -> bool:
+        """Tell whether a release may be started while the failed one still serves."""
+        if state.mode != "blue_green" or not self.proxied or failed in (None, target):
+            return False
+        if self.proxy.problem(self.port(target)) is not None:
+            return False
+        return self.not_ready(failed) is None
+
+    def _move_back(self, target: str) -> None:
+        try:
+            self.move(target)
+        except OSError as error:
+            # They go there, but would not after a restart of the proxy.
+            log("%s: %s" % (self.proxy.folder, error))
 
     def _make_room(self, failed: str | None, target: str) -> None:
         """Remove the failed release's container when the disk is full: it may be what fills it."""
@@ -1304,6 +1748,7 @@ class Model:
             return gone
 
     def _drop(self, release: str) -> None:
+        self.store.leave_slots(*filter(None, [self.store.slot(release)]))
         self.runtime.remove(self.container(release))
         checkpoint("prune:container")
         folder = os.path.join(self.store.releases, release)
@@ -1512,7 +1957,8 @@ def _publish(store: Store, work: str, release: str) -> None:
 def switch(host: Host, given: Any) -> dict[str, Any]:
     """Serve another release, with a guard that goes back unless it is confirmed in time."""
     known = ["model", "generation", "rollout", "extend", "confirm_timeout"]
-    request = Request(given, [*known, "release_id", "mode", "healthy_deadline"])
+    known += ["release_id", "mode", "healthy_deadline", "drain_deadline"]
+    request = Request(given, known)
     model = Model(host, request.text("model", MODEL))
     generation = request.number("generation", 1, 1 << 62)
     rollout = request.text("rollout", NAME)
@@ -1520,25 +1966,31 @@ def switch(host: Host, given: Any) -> dict[str, Any]:
     if request.flag("extend", False):
         return _extend(model, generation, rollout, confirm_timeout)
     release = request.text("release_id", RELEASE)
-    request.text("mode", re.compile("recreate"), "recreate")
+    mode = request.text("mode", re.compile("|".join(MODES)), "recreate")
     healthy_deadline = request.seconds("healthy_deadline", 0.1)
+    drain_deadline = request.seconds("drain_deadline", 0.0, 10.0)
     if confirm_timeout <= healthy_deadline:
         message = "confirm_timeout: expected more than healthy_deadline (%g s), got %g s"
         raise Failure("bad_input", message % (healthy_deadline, confirm_timeout))
+    if mode not in switch_modes(host):
+        message = "mode: %s needs the proxy: provision this device with muster_device_proxy" % mode
+        raise host.damaged_config or Failure("bad_input", message)
     with model.locked("switch") as lock:
         state = model.store.load()
         model.tidy(state)
         if not _is_repetition(model, state, generation, rollout, release):
             _check_runnable(model, release)
+            _check_application(model)
             state.generation, state.rollout, state.release = generation, rollout, release
-            state.healthy_deadline = healthy_deadline
+            state.healthy_deadline, state.mode = healthy_deadline, mode
+            state.drain_deadline = drain_deadline
             model.arm(state, confirm_timeout)
             model.go_forward(state)
         elif state.phase == "switching":
             # The program that began this died; the guard has not come by yet.
             lock.allow_until(host.clock.now() + model.remaining(state))
             model.guard_on()
-            model.ensure_container(release)
+            model.prepare(release, state.before["current"])
             model.go_forward(state)
         return _describe_switch(model, state)
 
@@ -1577,6 +2029,18 @@ def _check_runnable(model: Model, release: str) -> None:
     if not model.runtime.image_present(image):
         message = "image %s of release %s is gone: stage it again" % (image, release)
         raise Failure("unknown_release", message, release=release)
+
+
+def switch_modes(host: Host) -> list[str]:
+    """Return the modes of a switch that this device knows."""
+    return [mode for mode in MODES if mode == "recreate" or host.config.proxy]
+
+
+def _check_application(model: Model) -> None:
+    lock = model.application.held()
+    if lock["held"]:
+        message = "%s holds %s" % (lock["holder"] or "an application", model.application.inside)
+        raise Failure("locked", message + ": try again when it is done", holder=lock["holder"])
 
 
 def _describe_switch(model: Model, state: State) -> dict[str, Any]:
@@ -1661,6 +2125,9 @@ def confirm(host: Host, given: Any) -> dict[str, Any]:
         pruned: list[str] = []
         confirmed = (state.last_outcome or {}).get("outcome") == "confirmed"
         if _is_armed(model, state, generation):
+            if model.store.link("current") != state.release:
+                message = "release %s never got ready, so it does not serve" % state.release
+                raise Failure("not_armed", message, outcome=None)
             state.phase, state.retain = "confirming", retain
             model.store.save(state)
             checkpoint("confirm:confirming")
@@ -1690,6 +2157,8 @@ def revert(host: Host, given: Any) -> dict[str, Any]:
             raise Failure("unknown_release", message, release=to)
         model.tidy(state)
         came_from = model.store.link("current")
+        if state.phase in UNCONFIRMED:
+            came_from = state.release
         if state.phase == "idle":
             _fence(model, state, generation, rollout, reason)
         reverted, ready_after = True, None
@@ -1799,7 +2268,7 @@ def boot(host: Host) -> dict[str, Any]:
             with model.locked("boot", 60.0):
                 _boot_model(model)
                 if model.store.link("current") is not None:
-                    host.systemd.start(model.unit)
+                    model.start_current()
                     started.append(name)
         except (Failure, OSError) as failure:
             problems[name] = str(failure)
@@ -1828,39 +2297,43 @@ def _boot_model(model: Model) -> None:
 
 def _try_later(model: Model) -> None:
     """Leave the rest to the guard, and serve what ``current`` names meanwhile."""
-    for unit in (model.timer, model.unit):
+    for start in (lambda: model.systemd.start(model.timer), model.start_current):
         try:
-            model.systemd.start(unit)
-        except Failure as failure:
-            log(failure.message)
+            start()
+        except (Failure, OSError) as failure:
+            log(str(failure))
 
 
-def prepare_run(host: Host, name: str) -> list[str] | None:
-    """Make sure that the current release alone can run; return the command that runs it, None when
-    there is no current release."""
+def prepare_run(host: Host, instance: str) -> list[str] | None:
+    """Make sure that the current release alone can run, or the one in a slot; return the command
+    that runs it, None when there is none."""
+    name, _, slot = instance.partition(".")
     model = Model(host, name)
-    release = model.store.link("current")
+    release = model.store.link(slot or "current")
     if release is None:
         return None
     for container in host.runtime.containers(name):
-        if container.running and container.release != release:
+        wanted = (container.release, container.slot) == (release, slot)
+        in_the_way = not slot or container.slot == slot or container.release == release
+        if container.running and in_the_way and not wanted:
             host.runtime.stop(container.name, STOP_GRACE)
-    return host.runtime.attach_command(model.ensure_container(release).name)
+    return host.runtime.attach_command(model.ensure_container(release, slot).name)
 
 
-def run(host: Host, name: str) -> int:
-    """Become the command that runs the current release."""
-    command = prepare_run(host, name)
+def run(host: Host, instance: str) -> int:
+    """Become the command that runs the current release, or the one in a slot."""
+    command = prepare_run(host, instance)
     if command is not None:
         os.execvp(command[0], command)  # noqa: S606
-    log("%s has no current release" % name)
+    log("%s has no release to run" % instance)
     return EXIT_NOTHING_TO_RUN
 
 
-def halt(host: Host, name: str) -> None:
-    """Stop every container of a model."""
+def halt(host: Host, instance: str) -> None:
+    """Stop every container of a model that has the endpoint's port, or those in a slot."""
+    name, _, slot = instance.partition(".")
     for container in host.runtime.containers(name):
-        if container.running:
+        if container.running and container.slot == slot:
             host.runtime.stop(container.name, STOP_GRACE)
 
 
@@ -1876,6 +2349,7 @@ def http_request(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
     timeout: float = 5.0,
+    address: str = "127.0.0.1",
 ) -> dict[str, Any]:
     """Ask this device's own port once; return status, latency, body and error."""
     sample: dict[str, Any] = {"status": None, "latency": None, "body": None, "error": None}
@@ -1887,7 +2361,7 @@ def http_request(
             raise socket.timeout()
         return seconds
 
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
     try:
         connection.connect()
         connection.sock.settimeout(left())
@@ -2118,6 +2592,15 @@ def memory(paths: Paths) -> dict[str, int]:
     return {name: int(value) << 10 for name, value in re.findall(r"(\w+):\s+(\d+) kB", text)}
 
 
+def timezone(paths: Paths) -> str | None:
+    """Return the IANA name of this device's time zone."""
+    with contextlib.suppress(OSError):
+        _, found, name = os.readlink(paths.at("etc/localtime")).rpartition("zoneinfo/")
+        if found:
+            return name
+    return read_text(paths.at("etc/timezone")) or None
+
+
 def inspect(host: Host, given: Any) -> dict[str, Any]:
     """Say what this device is and where a model stands on it."""
     request = Request(given, ("model",))
@@ -2131,12 +2614,14 @@ def inspect(host: Host, given: Any) -> dict[str, Any]:
         "hostname": platform.node(),
         "arch": architecture(),
         "memory": figures.get("MemTotal", 0),
-        "memory_available": figures.get("MemAvailable", 0),
+        "memory_available": figures.get("MemAvailable"),
         "disk_free": free_bytes(folder or host.paths.state),
         "boot_id": host.clock.boot(),
         "uptime": round(host.clock.now(), 3),
         "runtime": {"name": host.runtime.name, "version": version, "ready": version is not None},
         "accelerators": hardware.accelerators(),
+        "timezone": timezone(host.paths),
+        "switch_modes": switch_modes(host),
         "model": _inspect_model(Model(host, name)) if name else None,
     }
 
@@ -2168,6 +2653,7 @@ def _inspect_model(model: Model) -> dict[str, Any]:
             "armed": armed,
             "remaining": round(model.remaining(state), 3) if unconfirmed else None,
         },
+        "lock": model.application.held(),
         "releases": store.ids(),
         "last_outcome": state.last_outcome,
     }
@@ -2241,6 +2727,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _check_instance(arguments: argparse.Namespace) -> None:
+    pattern = MODEL if arguments.command == "guard" else INSTANCE
+    if not pattern.fullmatch(arguments.model):
+        raise Failure("bad_input", "--model: expected a name like %s" % pattern.pattern)
+
+
 def dispatch(arguments: argparse.Namespace, host: Host, given: bytes) -> dict[str, Any] | None:
     """Carry a subcommand out."""
     command = arguments.command
@@ -2253,8 +2745,7 @@ def dispatch(arguments: argparse.Namespace, host: Host, given: bytes) -> dict[st
         return COMMANDS[command](host, document)
     if command == "boot":
         return boot(host)
-    if not MODEL.fullmatch(arguments.model):
-        raise Failure("bad_input", "--model: expected a name like %s" % MODEL.pattern)
+    _check_instance(arguments)
     if command == "guard":
         return guard(host, arguments.model)
     halt(host, arguments.model)
@@ -2278,8 +2769,7 @@ def main(argv: Sequence[str]) -> int:
         given = sys.stdin.buffer.read() if arguments.command in COMMANDS else b""
         host = Host()
         if arguments.command == "run":
-            if not MODEL.fullmatch(arguments.model):
-                raise Failure("bad_input", "--model: expected a name like %s" % MODEL.pattern)
+            _check_instance(arguments)
             sys.exit(run(host, arguments.model))
         return dispatch(arguments, host, given)
 

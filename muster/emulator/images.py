@@ -41,7 +41,7 @@ DEVICE_PACKAGES = (
 )  # fmt: skip
 """What a vendor's image brings: nothing that a role is there to install, but the runtime."""
 
-SITE_PACKAGES = ("chrony", "unattended-upgrades")
+SITE_PACKAGES = ("chrony", "haproxy", "unattended-upgrades")
 """Packages that only the site's own package mirror has; roles install them from there."""
 
 _REGISTRY_PACKAGES = ("docker-registry",)

@@ -25,6 +25,11 @@ class Variables(RoleVariables):
         " then refuses every other release",
         shown_type="path",
     )
+    muster_device_proxy: bool = variable(
+        False,
+        "put HAProxy in front of the models, so that a switch can be `blue_green`; what runs moves"
+        " behind it at its next switch or restart",
+    )
     muster_device_hardware_root: AbsolutePath | None = variable(
         None,
         "folder in which accelerators are looked for instead of `/`, on emulated devices",

@@ -27,6 +27,7 @@ PROGRAM = COLLECTION_ROOT / "files" / "muster_device.py"
 MODEL = "digits"
 REGISTRY = "registry:5000"
 UNIT, TIMER = f"muster-model@{MODEL}.service", f"muster-guard@{MODEL}.timer"
+PROXY_UNIT = f"muster-proxy@{MODEL}.service"
 
 
 def _load() -> ModuleType:
@@ -45,7 +46,7 @@ device: Any = _load()
 EMPTY_WORLD: dict[str, Any] = {
     "registry": [],  # images that can be pulled
     "images": [],  # images that are here
-    "containers": {},  # name: {"release", "model", "spec", "running", "broken"}
+    "containers": {},  # name: {"release", "model", "slot", "spec", "running", "broken"}
     "active": [],
     "enabled": ["muster-boot.service"],
     "restarts": 0,
@@ -56,6 +57,10 @@ EMPTY_WORLD: dict[str, Any] = {
     "runtime_down": False,
     "pull_error": None,
     "started": [],  # every container start, in order
+    "proxy": None,  # the slot that the running HAProxy sends requests to
+    "proxy_problem": "",  # why HAProxy can't be used at all
+    "open": {},  # slot: requests that it is at work on
+    "cut_off": 0,  # requests whose release was stopped
 }
 
 
@@ -86,9 +91,16 @@ class World:
         containers = self.read()["containers"].values()
         return [container["release"] for container in containers if container["running"]]
 
+    def serving(self, slot: str = "") -> str | None:
+        """Release that answers in a slot, or at the endpoint's port; ready or not."""
+        content = self.read()
+        slot = slot or content["proxy"] or ""
+        running = (c for c in content["containers"].values() if c["running"])
+        return next((c["release"] for c in running if c["slot"] == slot), None)
+
     def power_cut(self) -> None:
         with self.change() as content:
-            content["active"] = []
+            content["active"], content["proxy"] = [], None
             for container in content["containers"].values():
                 container["running"] = False
 
@@ -129,7 +141,9 @@ class StandInRuntime(device.Runtime):
 
     def containers(self, model: str) -> list[Any]:
         return [
-            device.Container(name, container["release"], container["running"])
+            device.Container(
+                name, container["release"], container["running"], slot=container["slot"]
+            )
             for name, container in self._content()["containers"].items()
             if container["model"] == model
         ]
@@ -139,7 +153,12 @@ class StandInRuntime(device.Runtime):
         if found is None:
             return None
         return device.Container(
-            name, found["release"], found["running"], found["spec"], found["broken"]
+            name,
+            found["release"],
+            found["running"],
+            found["spec"],
+            found["broken"],
+            found["slot"],
         )
 
     def create(self, name: str, labels: dict[str, str], spec: dict[str, Any]) -> None:
@@ -150,6 +169,7 @@ class StandInRuntime(device.Runtime):
             content["containers"][name] = {
                 "release": labels["muster.release"],
                 "model": labels["muster.model"],
+                "slot": labels["muster.slot"],
                 "spec": labels["muster.spec"],
                 "running": False,
                 "broken": "",
@@ -165,7 +185,9 @@ class StandInRuntime(device.Runtime):
 
     def kill(self, name: str) -> None:
         with self.world.change() as content:
-            content["containers"][name]["running"] = False
+            container = content["containers"][name]
+            container["running"] = False
+            content["cut_off"] += content["open"].pop(container["slot"], 0)
 
     def remove(self, name: str) -> None:
         with self.world.change() as content:
@@ -187,12 +209,24 @@ class StandInSystemd(device.Systemd):
             return
         if unit.startswith("muster-model@"):
             self._run(unit[len("muster-model@") : -len(".service")])
+        if unit == PROXY_UNIT:
+            self._start_proxy()
         with self.world.change() as content:
             content["active"].append(unit)
 
-    def _run(self, model: str) -> None:
+    def _start_proxy(self) -> None:
+        proxy = self.host.proxy(MODEL)
+        for path in (proxy.config, Path(proxy.socket).parent):
+            if not Path(path).exists():
+                raise device.Failure("internal", f"haproxy: {path}: no such file")
+        if self.world.serving():
+            raise device.Failure("internal", "haproxy: the port is taken")
+        with self.world.change() as content:
+            content["proxy"] = Path(proxy.map).read_text().split()[1]
+
+    def _run(self, instance: str) -> None:
         try:
-            command = device.prepare_run(self.host, model)
+            command = device.prepare_run(self.host, instance)
         except device.Failure:
             return  # Restart=always would try again
         if command is None:
@@ -200,15 +234,23 @@ class StandInSystemd(device.Systemd):
         with self.world.change() as content:
             container = content["containers"][command[1]]
             content["started"].append(container["release"])
-            container["running"] = container["release"] not in content["crashing"]
+            taken = content["proxy"] is not None and not container["slot"]
+            container["broken"] = "port is already allocated" if taken else ""
+            container["running"] = container["release"] not in content["crashing"] and not taken
             content["restarts"] = 0 if container["running"] else 5
 
     def stop(self, unit: str) -> None:
         with self.world.change() as content:
             content["active"] = [kept for kept in content["active"] if kept != unit]
+            if unit == PROXY_UNIT:
+                content["proxy"] = None
         if unit.startswith("muster-model@"):
             with suppress(device.Failure):  # systemd gives up waiting for ExecStop
                 device.halt(self.host, unit[len("muster-model@") : -len(".service")])
+
+    def reload(self, unit: str) -> None:
+        self.stop(unit)
+        self.start(unit)
 
     def kill(self, unit: str) -> None:
         pass
@@ -221,6 +263,43 @@ class StandInSystemd(device.Systemd):
 
     def restarts(self, unit: str) -> int:
         return int(self.world.read()["restarts"])
+
+
+class StandInProxy(device.Proxy):
+    """HAProxy without HAProxy: the world knows which slot it sends requests to."""
+
+    def __init__(self, paths: Any, systemd: Any, model: str, world: World, server: Any) -> None:
+        super().__init__(paths, systemd, model)
+        self.world, self.server = world, server
+
+    def place(self, slot: str) -> tuple[str, int]:
+        return "127.0.0.1", self.server.ports[slot]
+
+    def check(self, configuration: str) -> Any:
+        problem = self.world.read()["proxy_problem"]
+        return device.Finished(1 if problem else 0, "", problem)
+
+    def ask(self, command: str) -> str:
+        content = self.world.read()
+        if content["proxy"] is None:
+            raise FileNotFoundError("no socket")
+        if command == "show stat":
+            rows = [f"{slot},BACKEND,0,0,{n}" for slot, n in content["open"].items()]
+            return "\n".join(["# pxname,svname,qcur,qmax,scur", *rows, ""])
+        with self.world.change() as content:
+            content["proxy"] = command.split()[-1]
+        return "\n"
+
+
+class StandInHost(device.Host):
+    def __init__(self, dev: Device) -> None:
+        super().__init__(
+            dev.paths, dev.clock, StandInSystemd(dev.world), StandInRuntime(dev.world, dev.root)
+        )
+        self.dev, self.systemd.host = dev, self
+
+    def proxy(self, model: str) -> Any:
+        return StandInProxy(self.paths, self.systemd, model, self.dev.world, self.dev.server)
 
 
 class StandInClock(device.Clock):
@@ -252,15 +331,21 @@ class ModelServer:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.servers = {
+            slot: ThreadingHTTPServer(("127.0.0.1", 0), Handler) for slot in ("", *device.SLOTS)
+        }
+        self.ports = {slot: server.server_address[1] for slot, server in self.servers.items()}
+        self.port = self.ports[""]
+        for server in self.servers.values():
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         length = int(request.headers.get("Content-Length") or 0)
         body = request.rfile.read(length)
-        running = self.world.running() if self.world else []
+        slots = {port: slot for slot, port in self.ports.items()}
+        slot = slots[request.connection.getsockname()[1]]
+        serving = self.world.serving(slot) if self.world else None
         sick = self.world.read()["sick"] if self.world else []
         status, answer = 503, b"not ready"
         if request.path == "/echo":
@@ -269,16 +354,17 @@ class ModelServer:
             status, answer = 200, b"x" * 200_000
         elif request.path == "/headers":
             status, answer = 200, str(request.headers).encode()
-        elif running and running[0] not in sick:
-            status, answer = 200, running[0].encode()
+        elif serving and serving not in sick:
+            status, answer = 200, serving.encode()
         request.send_response(status)
         request.send_header("Content-Length", str(len(answer)))
         request.end_headers()
         request.wfile.write(answer)
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        for server in self.servers.values():
+            server.shutdown()
+            server.server_close()
 
 
 class Release:
@@ -315,20 +401,33 @@ class Release:
 class Device:
     """A device below a folder, and the controller's words to it."""
 
-    def __init__(self, root: Path, server: ModelServer, template: Path | None = None) -> None:
-        self.root, self.server = root, server
+    def __init__(
+        self,
+        root: Path,
+        server: ModelServer,
+        template: Path | None = None,
+        proxy: bool = False,
+        mode: str = "recreate",
+    ) -> None:
+        self.root, self.server, self.mode = root, server, mode
         self.state = root / "var/lib/muster" / MODEL
         self.boots = 0
         if template is not None:
             shutil.copytree(template, root, symlinks=True)
+            for path in self.state.glob("proxy/haproxy.cfg"):
+                path.write_text(path.read_text().replace(str(template), str(root)))
         else:
             for folder in ("etc/muster", "var/lib/muster", "proc/sys/kernel/random", "proc/1"):
                 (root / folder).mkdir(parents=True)
-            self.configure(runtime="docker", registry=REGISTRY)
+            self.provision(proxy)
             self.reboot()
         self.world = server.world = World(root / "world.json")
         self.paths = device.Paths(str(root))
         self.clock = StandInClock(self.paths)
+
+    def provision(self, proxy: bool) -> None:
+        """What the role muster_device does."""
+        self.configure(runtime="docker", registry=REGISTRY, proxy=proxy)
 
     def configure(self, **config: Any) -> None:
         (self.root / "etc/muster/device.json").write_text(json.dumps(config))
@@ -342,15 +441,12 @@ class Device:
 
     def power_cut(self) -> None:
         self.world.power_cut()
+        shutil.rmtree(self.root / "run", ignore_errors=True)
         self.reboot()
 
     @property
     def host(self) -> Any:
-        systemd = StandInSystemd(self.world)
-        runtime = StandInRuntime(self.world, self.root)
-        host = device.Host(self.paths, self.clock, systemd, runtime)
-        systemd.host = host
-        return host
+        return StandInHost(self)
 
     def call(self, command: str, **document: Any) -> dict[str, Any]:
         """Answer of a subcommand."""
@@ -405,7 +501,7 @@ class Device:
             "release_id": release.id,
             "generation": generation,
             "rollout": f"r{generation}",
-            "mode": "recreate",
+            "mode": self.mode,
             "healthy_deadline": 5,
             "confirm_timeout": 60,
         } | other
@@ -442,6 +538,11 @@ class Device:
     def links(self) -> dict[str, str | None]:
         return {name: self.link(name) for name in ("current", "previous", "last_good")}
 
+    def answer(self) -> str | None:
+        """Release that answers at the endpoint's port."""
+        sample = device.http_request(self.clock, self.server.port, "/v2/health/ready")
+        return sample["body"] if sample["status"] == 200 else None
+
     def model(self) -> dict[str, Any]:
         """What ``inspect`` says about the model."""
         return self.ok("inspect")["model"]
@@ -465,6 +566,7 @@ class Device:
         assert self.link("current") == expected
         assert self.link("last_good") == expected
         assert self.world.running() == ([] if expected is None else [expected])
+        assert self.answer() == expected
         assert self.guard() is None  # one that was not stopped any more stops itself
         assert TIMER not in self.world.read()["active"]
         assert not list((self.state / "releases").glob(".*"))

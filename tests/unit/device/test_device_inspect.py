@@ -35,6 +35,7 @@ def test_an_empty_device(dev: Device) -> None:
     assert answer["uptime"] > 0
     assert answer["runtime"] == {"name": "docker", "version": "20.10.24", "ready": True}
     assert answer["accelerators"] == []
+    assert answer["switch_modes"] == ["recreate"]
     assert answer["model"] == {
         "name": "digits",
         "current": None,
@@ -44,6 +45,7 @@ def test_an_empty_device(dev: Device) -> None:
         "rollout": None,
         "phase": "idle",
         "guard": {"armed": False, "remaining": None},
+        "lock": {"held": False, "holder": None},
         "releases": [],
         "last_outcome": None,
     }
@@ -58,7 +60,23 @@ def test_a_device_that_is_bare(dev: Device) -> None:
     answer = dev.ok("inspect", model=None)
     assert answer["runtime"] == {"name": "docker", "version": None, "ready": False}
     assert answer["memory"] == 0
+    assert answer["memory_available"] is None
+    assert answer["timezone"] is None
     assert answer["model"] is None
+
+
+def test_the_time_zone_has_the_name_that_the_world_knows(dev: Device) -> None:
+    write(dev.root, {"etc/timezone": "Europe/Berlin\n"})
+    assert dev.ok("inspect")["timezone"] == "Europe/Berlin"
+    for link in ("/usr/share/zoneinfo/America/Argentina/Ushuaia", "../usr/share/zoneinfo/UTC"):
+        (dev.root / "etc/localtime").unlink(missing_ok=True)
+        (dev.root / "etc/localtime").symlink_to(link)
+        assert dev.ok("inspect")["timezone"] == link.partition("zoneinfo/")[2]
+
+
+def test_a_device_with_the_proxy_knows_both_ways_to_switch(dev: Device) -> None:
+    dev.provision(proxy=True)
+    assert dev.ok("inspect")["switch_modes"] == ["recreate", "blue_green"]
 
 
 def test_the_boot_id_changes_with_every_boot(dev: Device) -> None:

@@ -20,6 +20,7 @@ from device_stand_ins import (
 
 MakeDevice = Callable[[], Device]
 Action = Callable[[], Any]
+WAYS = [(False, "recreate"), (True, "recreate"), (True, "blue_green")]
 
 
 class Scene:
@@ -46,19 +47,31 @@ class Scene:
         return str(device.Store(str(self.dev.state.parent), "digits").load().phase)
 
 
+@pytest.fixture(
+    scope="module", params=WAYS, ids=lambda way: f"{'proxy' if way[0] else 'no proxy'}, {way[1]}"
+)
+def way(request: pytest.FixtureRequest) -> tuple[bool, str]:
+    """Whether the device has the proxy, and how it switches."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, server: ModelServer) -> Path:
+def template(
+    tmp_path_factory: pytest.TempPathFactory, server: ModelServer, way: tuple[bool, str]
+) -> Path:
     """The files of a scene, made once."""
     root = tmp_path_factory.mktemp("template") / "device"
-    Scene(Device(root, server))
+    Scene(Device(root, server, None, *way))
     return root
 
 
 @pytest.fixture
-def make_device(tmp_path: Path, server: ModelServer, template: Path) -> MakeDevice:
+def make_device(
+    tmp_path: Path, server: ModelServer, template: Path, way: tuple[bool, str]
+) -> MakeDevice:
     """Make one device after the other; only the latest one's model answers."""
     numbers = count(1)
-    return lambda: Device(tmp_path / f"device-{next(numbers)}", server, template)
+    return lambda: Device(tmp_path / f"device-{next(numbers)}", server, template, *way)
 
 
 def kills(make: MakeDevice, prepare: Callable[[Scene], Action]) -> Iterator[tuple[Scene, Action]]:
@@ -66,12 +79,15 @@ def kills(make: MakeDevice, prepare: Callable[[Scene], Action]) -> Iterator[tupl
     for number in count(1):
         scene = Scene(make())
         action = prepare(scene)
+        served = scene.dev.answer()
         if not killed_at(number, action):
             assert number > 2
             return
         # Whatever happened, there is something to start, and it is one of the two.
         assert scene.dev.link("current") in (scene.old.id, scene.new.id)
         assert scene.dev.link("last_good") in (scene.old.id, scene.new.id)
+        if served and scene.dev.mode == "blue_green":
+            assert scene.dev.answer() in (scene.old.id, scene.new.id), "at no point a gap"
         yield scene, action
 
 
@@ -299,10 +315,10 @@ def test_a_killed_stage_leaves_nothing_half_written(
 
 @pytest.mark.parametrize("heal", HEALERS)
 def test_a_killed_first_switch_leaves_nothing_running(
-    tmp_path: Path, server: ModelServer, heal: Callable[[Device], None]
+    tmp_path: Path, server: ModelServer, way: tuple[bool, str], heal: Callable[[Device], None]
 ) -> None:
     for number in count(1):
-        dev = Device(tmp_path / str(number), server)
+        dev = Device(tmp_path / str(number), server, None, *way)
         release = dev.release("1.0")
         dev.stage(release)
         if not killed_at(number, lambda dev=dev, release=release: dev.switch(release, 1)):
@@ -312,8 +328,8 @@ def test_a_killed_first_switch_leaves_nothing_running(
         assert_nothing_more_to_do(dev)
 
 
-def test_every_step_has_a_checkpoint(make_device: MakeDevice) -> None:
-    scene = Scene(make_device())
+def test_every_step_has_a_checkpoint(dev: Device) -> None:
+    scene = Scene(dev)
     third: Release = scene.dev.release("3.0")
     assert seen_checkpoints(lambda: scene.dev.stage(third)) == [
         "stage:written",

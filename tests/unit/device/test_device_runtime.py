@@ -18,7 +18,10 @@ SPEC: dict[str, Any] = {
     "memory": None,
     "devices": [],
     "endpoint": {"port": 8000, "container_port": 8080, "ready_path": "/v2/health/ready"},
+    "publish": "8000",
+    "lock": ["/run/muster/digits.lock", "/run/muster/digits.lock"],
 }
+MOUNT = "type=bind,source=/run/muster/digits.lock,target=/run/muster/digits.lock,readonly"
 
 
 class Commands:
@@ -96,6 +99,8 @@ def test_a_container_is_created_from_what_is_here(commands: Commands, docker: An
             "no-new-privileges",
             "--publish",
             "8000:8080",
+            "--mount",
+            MOUNT,
             IMAGE,
         ]
     ]
@@ -113,6 +118,11 @@ def test_options_of_the_variant(commands: Commands, docker: Any) -> None:
     ]
     assert "do not show" not in " ".join(said), "every user can read arguments"
     assert commands.given == "KEY=do not show\nTHREADS=1\n"
+
+
+def test_a_container_in_a_slot_is_for_this_device_alone(commands: Commands, docker: Any) -> None:
+    docker.create("c", {}, SPEC | {"publish": "127.70.1.2:61001"})
+    assert commands.said[0][-5:-1] == ["--publish", "127.70.1.2:61001:8080", "--mount", MOUNT]
 
 
 def test_a_container_that_can_not_be_created(commands: Commands, docker: Any) -> None:
@@ -179,11 +189,11 @@ def test_what_the_daemon_says_of_itself(commands: Commands, docker: Any) -> None
 
 
 def test_containers_of_a_model(commands: Commands, docker: Any) -> None:
-    commands.answer("muster-digits-a\ta\trunning\nmuster-digits-b\tb\texited\n")
+    commands.answer("muster-digits-a\ta\tblue\trunning\nmuster-digits-b\tb\t\texited\n")
     found = docker.containers("digits")
-    assert [(c.name, c.release, c.running) for c in found] == [
-        ("muster-digits-a", "a", True),
-        ("muster-digits-b", "b", False),
+    assert [(c.name, c.release, c.slot, c.running) for c in found] == [
+        ("muster-digits-a", "a", "blue", True),
+        ("muster-digits-b", "b", "", False),
     ]
     assert "label=muster.model=digits" in commands.said[0]
 
@@ -200,9 +210,9 @@ def test_containers_of_a_model(commands: Commands, docker: Any) -> None:
 def test_one_container(
     commands: Commands, docker: Any, state: dict[str, Any], running: bool, broken: str
 ) -> None:
-    labels = {"muster.release": "a", "muster.spec": "f00"}
+    labels = {"muster.release": "a", "muster.spec": "f00", "muster.slot": "green"}
     commands.answer(json.dumps([state, labels]))
-    assert docker.inspect("c") == device.Container("c", "a", running, "f00", broken)
+    assert docker.inspect("c") == device.Container("c", "a", running, "f00", broken, "green")
     commands.answer("", "Error: No such container: c", 1)
     assert docker.inspect("c") is None
 

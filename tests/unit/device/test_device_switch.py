@@ -89,7 +89,7 @@ def test_what_the_runtime_says_of_a_failed_start_is_told(
         content["crashing"] = [release.id]
     seen = device.Container("c", release.id, False, "", "no such device: /dev/apex_0")
     with monkeypatch.context() as patch:
-        patch.setattr(device.Model, "ensure_container", lambda self, release: seen)
+        patch.setattr(device.Model, "ensure_container", lambda self, release, slot: seen)
         patch.setattr("device_stand_ins.StandInRuntime.inspect", lambda self, name: seen)
         patch.setattr("device_stand_ins.StandInSystemd.start", lambda self, unit: None)
         patch.setattr("device_stand_ins.StandInSystemd.is_active", lambda self, unit: True)
