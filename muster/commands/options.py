@@ -48,3 +48,41 @@ strategy_option = click.option(
     type=click.Path(path_type=Path),
     help="Strategy document. Default: the built-in strategy, see `muster schema strategy`.",
 )
+
+
+def _check_hooks(
+    _context: click.Context, _option: click.Parameter, folder: Path | None
+) -> Path | None:
+    from muster.hooks.calls import check_hooks
+
+    check_hooks(folder)
+    return folder
+
+
+def _check_webhook(
+    _context: click.Context, _option: click.Parameter, url: str | None
+) -> str | None:
+    from muster.hooks.calls import check_webhook
+
+    check_webhook(url)
+    return url
+
+
+hooks_option = click.option(
+    "--hooks",
+    "hooks_folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    envvar="MUSTER_HOOKS",
+    callback=_check_hooks,
+    help="Folder of executables named after what they are called for. Default: $MUSTER_HOOKS.",
+)
+webhook_option = click.option(
+    "--webhook",
+    "webhook_url",
+    metavar="URL",
+    envvar="MUSTER_WEBHOOK",
+    callback=_check_webhook,
+    help="Web service that is told what happens. Default: $MUSTER_WEBHOOK. Signed with"
+    " $MUSTER_WEBHOOK_SECRET.",
+)
