@@ -57,6 +57,19 @@ install_packages() {
         fail "apt-get could not install: $*"
 }
 
+# The programs of a PostgreSQL server, for the tests, which run one of their own.
+postgresql_server() {
+    if compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; then
+        return
+    fi
+    # Nobody asked for a server on this machine: have the package make no cluster and start none.
+    local folder=/etc/postgresql-common/createcluster.d
+    if known_system && [ ! -e /etc/postgresql-common ] && as_root mkdir -p "$folder"; then
+        as_root tee "$folder/muster.conf" <<<'create_main_cluster = false' >/dev/null
+    fi
+    install_packages postgresql
+}
+
 docker_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 system_packages() {
@@ -75,6 +88,7 @@ system_packages() {
     if [ ${#missing[@]} -gt 0 ]; then
         install_packages "${missing[@]}"
     fi
+    postgresql_server
 }
 
 # Start the Docker engine where it does not run. It is never stopped.

@@ -6,67 +6,63 @@ on from there. Leases keep two controllers away from the same model on the same 
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import asdict, fields
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
 from muster.errors import InputError, MusterError
 from muster.paths import state_dir
+from muster.rollout import database
 from muster.rollout.events import Event, EventKind
-from muster.rollout.machine import FINAL_ROLLOUT, DeviceState, RolloutState, WaveState
-from muster.rollout.records import DeviceRecord, RolloutRecord, Snapshot, WaveRecord
+from muster.rollout.leases import Leases, owner_here
+from muster.rollout.machine import (
+    BEFORE_SWITCH,
+    FINAL_ROLLOUT,
+    DeviceState,
+    RolloutState,
+    WaveState,
+)
+from muster.rollout.records import (
+    ControlRequest,
+    DeviceRecord,
+    RequestKind,
+    RolloutRecord,
+    Snapshot,
+    WaveRecord,
+)
 from muster.rollout.tables import (
     DEVICES,
     EVENTS,
-    LEASED_DEVICES,
-    LEASES,
-    METADATA,
+    REQUESTS,
     ROLLOUTS,
     WAVES,
 )
 
-LEASE_SECONDS = 30.0
-"""How long a lease outlives its last heartbeat."""
 
+class Latest(NamedTuple):
+    """What became of a device in the newest rollout of a model; ``kind`` is the rollout's."""
 
-class LeaseHeldError(MusterError):
-    """Another controller is at work on some of the same devices."""
-
-
-class LeaseLostError(MusterError):
-    """This controller's lease expired and is gone; it must touch nothing more."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """The right to drive one model on a set of devices; ``owner`` is ``user@host``."""
-
-    token: str
     rollout: str
-    owner: str
+    kind: str
+    record: DeviceRecord
 
 
-class Journal:
+class Journal(Leases):
     """The store. Use ``open_journal``; ``close`` when done.
 
     :param url: SQLAlchemy database URL.
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
-        self._writer = self._engine.execution_options(muster_writes=True)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _tune_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
-        METADATA.create_all(self._engine)
+        super().__init__(url)
+        database.make_tables(self._engine)
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -78,7 +74,7 @@ class Journal:
         """Write a new rollout with its waves and devices."""
         rollout = snapshot.rollout
         rollout.created = rollout.updated = time.time()
-        rollout.controller = rollout.controller or _owner()
+        rollout.controller = rollout.controller or owner_here()
         with self._writer.begin() as connection:
             connection.execute(sa.insert(ROLLOUTS), _row(rollout))
             if snapshot.waves:
@@ -104,25 +100,21 @@ class Journal:
         """Write the present form of these records, and ``events``, in one transaction."""
         rollout.updated = time.time()
         with self._writer.begin() as connection:
-            connection.execute(
-                sa.update(ROLLOUTS).where(ROLLOUTS.c.id == rollout.id).values(_row(rollout))
-            )
-            for wave in waves:
-                connection.execute(
-                    sa.update(WAVES)
-                    .where(WAVES.c.rollout == rollout.id, WAVES.c.index == wave.index)
-                    .values(_row(wave))
-                )
-            changed = [
-                {f"new_{key}": value for key, value in _row(device).items()}
-                | {"key_rollout": rollout.id, "key_device": device.device}
+            connection.execute(_UPDATE_ROLLOUT, _changes(rollout, _ROLLOUT_CHANGES))
+            changed_waves = [
+                _changes(wave, _WAVE_CHANGES) | {"key_rollout": rollout.id} for wave in waves
+            ]
+            if changed_waves:
+                connection.execute(_UPDATE_WAVE, changed_waves)
+            changed_devices = [
+                _changes(device, _DEVICE_CHANGES) | {"key_rollout": rollout.id}
                 for device in devices
             ]
-            if changed:
-                connection.execute(_update_device, changed)
+            if changed_devices:
+                connection.execute(_UPDATE_DEVICE, changed_devices)
             if events:
                 connection.execute(
-                    sa.insert(EVENTS),
+                    _INSERT_EVENT,
                     [
                         {
                             "rollout": event.rollout,
@@ -215,99 +207,114 @@ class Journal:
             row = connection.execute(query).first()
         return (row.release_document, row.signature) if row else None
 
-    # -- leases -----------------------------------------------------------------------------
+    def latest(self, model: str, ignoring: Collection[DeviceState] = ()) -> dict[str, Latest]:
+        """For each device of a model, what became of it in the newest rollout that it was in.
 
-    def acquire(self, rollout: RolloutRecord, devices: Sequence[str]) -> Lease:
-        """Take the right to drive ``rollout.model`` on ``devices``.
+        A rollout that ended before it was the device's turn does not count.
 
-        A lease whose time is over, or whose process on this very host is gone, is taken over.
-
-        :raises LeaseHeldError: somebody else holds one of the devices; the message says who.
+        :param ignoring: rollouts that left a device in one of these states do not count either.
         """
-        now = time.time()
-        lease = Lease(uuid.uuid4().hex, rollout.id, _owner())
-        try:
-            with self._writer.begin() as connection:
-                for token in self._tokens_to_take(connection, rollout.model, set(devices), now):
-                    _drop_lease(connection, token)
-                connection.execute(
-                    sa.insert(LEASES).values(
-                        token=lease.token,
-                        rollout=rollout.id,
-                        owner=lease.owner,
-                        host=_host(),
-                        pid=os.getpid(),
-                        expires=now + LEASE_SECONDS,
-                    )
-                )
-                if devices:
-                    connection.execute(
-                        sa.insert(LEASED_DEVICES),
-                        [
-                            {"model": rollout.model, "device": device, "token": lease.token}
-                            for device in devices
-                        ],
-                    )
-        except sa.exc.IntegrityError as error:  # somebody was faster, between our read and write
-            raise LeaseHeldError(
-                f"{rollout.model}: another controller took some of the devices at this moment"
-            ) from error
-        return lease
-
-    def _tokens_to_take(
-        self, connection: sa.Connection, model: str, wanted: set[str], now: float
-    ) -> set[str]:
-        """Tokens of the leases over ``wanted`` devices that nobody keeps up any more."""
-        held = connection.execute(
-            sa.select(LEASES, LEASED_DEVICES.c.device)
-            .join(LEASED_DEVICES, LEASED_DEVICES.c.token == LEASES.c.token)
-            .where(LEASED_DEVICES.c.model == model)
+        passed_by = DEVICES.c.state.in_(_values(BEFORE_SWITCH)) & ROLLOUTS.c.state.in_(
+            _values(FINAL_ROLLOUT)
         )
-        tokens = set()
-        for row in held:
-            if row.device not in wanted:
-                continue
-            if row.expires > now and not _is_dead_here(row.host, row.pid):
-                raise LeaseHeldError(
-                    f"{model} on {row.device} is held by {row.owner} "
-                    f"(process {row.pid} on {row.host}) for rollout {row.rollout}; "
-                    f"the lease runs for {row.expires - now:.0f} s more unless renewed"
-                )
-            tokens.add(row.token)
-        return tokens
-
-    def heartbeat(self, lease: Lease) -> None:
-        """Keep ``lease`` for another ``LEASE_SECONDS``.
-
-        :raises LeaseLostError: it expired and somebody else took the devices.
-        """
-        with self._writer.begin() as connection:
-            done = connection.execute(
-                sa.update(LEASES)
-                .where(LEASES.c.token == lease.token)
-                .values(expires=time.time() + LEASE_SECONDS)
+        newest = (
+            sa.select(DEVICES.c.device, sa.func.max(ROLLOUTS.c.created).label("created"))
+            .join(ROLLOUTS, ROLLOUTS.c.id == DEVICES.c.rollout)
+            .where(
+                ROLLOUTS.c.model == model,
+                sa.not_(passed_by),
+                DEVICES.c.state.not_in(_values(ignoring)),
             )
-        if done.rowcount != 1:
-            raise LeaseLostError(
-                f"rollout {lease.rollout}: another controller took over; this one stops here"
+            .group_by(DEVICES.c.device)
+            .subquery()
+        )
+        query = (
+            sa.select(DEVICES, ROLLOUTS.c.kind)
+            .join(ROLLOUTS, ROLLOUTS.c.id == DEVICES.c.rollout)
+            .join(
+                newest,
+                (newest.c.device == DEVICES.c.device) & (newest.c.created == ROLLOUTS.c.created),
             )
-
-    def release(self, lease: Lease) -> None:
-        """Give ``lease`` back; a lease that is gone already is no error."""
-        with self._writer.begin() as connection:
-            _drop_lease(connection, lease.token)
-
-    def lease_owner(self, rollout_id: str) -> str | None:
-        """Who drives a rollout at this moment, None if nobody does."""
+            .where(ROLLOUTS.c.model == model)
+        )
         with self._engine.connect() as connection:
-            row = connection.execute(
-                sa.select(LEASES).where(
-                    LEASES.c.rollout == rollout_id, LEASES.c.expires > time.time()
+            rows = connection.execute(query).all()
+        return {
+            row.device: Latest(row.rollout, row.kind, _record(DeviceRecord, row)) for row in rows
+        }
+
+    def of_device(
+        self, device: str, model: str | None = None, limit: int = 50
+    ) -> list[tuple[RolloutRecord, DeviceRecord]]:
+        """The newest rollouts that a device was in, newest first, with what became of it there."""
+        query = (
+            sa.select(ROLLOUTS.c.id)
+            .join(DEVICES, DEVICES.c.rollout == ROLLOUTS.c.id)
+            .where(DEVICES.c.device == device)
+            .order_by(ROLLOUTS.c.created.desc())
+            .limit(limit)
+        )
+        if model is not None:
+            query = query.where(ROLLOUTS.c.model == model)
+        found = []
+        with self._engine.connect() as connection:
+            for (rollout,) in connection.execute(query).all():
+                head = connection.execute(sa.select(ROLLOUTS).where(ROLLOUTS.c.id == rollout)).one()
+                row = connection.execute(
+                    sa.select(DEVICES).where(
+                        DEVICES.c.rollout == rollout, DEVICES.c.device == device
+                    )
+                ).one()
+                found.append((_record(RolloutRecord, head), _record(DeviceRecord, row)))
+        return found
+
+    def device_names(self, model: str | None = None) -> list[str]:
+        """Every device that was in any rollout, of one model or of all."""
+        query = sa.select(DEVICES.c.device).distinct().order_by(DEVICES.c.device)
+        if model is not None:
+            query = query.join(ROLLOUTS, ROLLOUTS.c.id == DEVICES.c.rollout).where(
+                ROLLOUTS.c.model == model
+            )
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    # -- what people ask of a rollout ---------------------------------------------------------
+
+    def ask(self, rollout_id: str, kind: RequestKind, reason: str = "") -> None:
+        """Leave a request for whoever drives a rollout."""
+        with self._writer.begin() as connection:
+            connection.execute(
+                sa.insert(REQUESTS).values(
+                    rollout=rollout_id,
+                    kind=kind.value,
+                    who=owner_here(),
+                    reason=reason,
+                    at=round(time.time(), 3),
+                    handled=False,
                 )
-            ).first()
-        if row is None or _is_dead_here(row.host, row.pid):
-            return None
-        return f"{row.owner} (process {row.pid} on {row.host})"
+            )
+
+    def requests(self, rollout_id: str) -> list[ControlRequest]:
+        """What was asked of a rollout and is not handled yet, oldest first."""
+        query = (
+            sa.select(REQUESTS)
+            .where(REQUESTS.c.rollout == rollout_id, REQUESTS.c.handled.is_(False))
+            .order_by(REQUESTS.c.id)
+        )
+        with self._engine.connect() as connection:
+            return [
+                ControlRequest(
+                    row.id, row.rollout, RequestKind(row.kind), row.who, row.reason, row.at
+                )
+                for row in connection.execute(query)
+            ]
+
+    def handled(self, request: ControlRequest) -> None:
+        """Note that a request was carried out, or came too late."""
+        with self._writer.begin() as connection:
+            connection.execute(
+                sa.update(REQUESTS).where(REQUESTS.c.id == request.id).values(handled=True)
+            )
 
 
 @contextmanager
@@ -317,22 +324,19 @@ def open_journal(url: str | None = None) -> Iterator[Journal]:
     try:
         journal = Journal(url)
     except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise InputError(
-            f"journal {_without_password(url)}: expected a database that can be read and written"
-            f" by its SQLAlchemy URL; {reason}"
+            f"journal {database.without_password(url)}: expected a database that can be read and"
+            f" written by its SQLAlchemy URL; {database.reason_of(error)}"
         ) from None
     try:
         yield journal
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        raise MusterError(
+            f"journal {database.without_password(url)}: {database.reason_of(error)}; a rollout"
+            " that was under way goes on with `muster resume`"
+        ) from error
     finally:
         journal.close()
-
-
-def _without_password(url: str) -> str:
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except sa.exc.ArgumentError:
-        return "(not a URL)"
 
 
 def default_url() -> str:
@@ -345,14 +349,36 @@ def new_rollout_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:6]
 
 
-_update_device = (
-    sa.update(DEVICES)
-    .where(
-        DEVICES.c.rollout == sa.bindparam("key_rollout"),
-        DEVICES.c.device == sa.bindparam("key_device"),
-    )
-    .values({field.name: sa.bindparam(f"new_{field.name}") for field in fields(DeviceRecord)})
+# Statements are made once, and name only what changes after a rollout was made: to name a key would
+# have SQLite look through every row that refers to it, at every transition.
+_ROLLOUT_CHANGES = ("state", "reason", "updated", "controller", "exit_code", "take_back")
+_WAVE_CHANGES = ("state", "reason", "accepted_failed", "accepted_unreachable", "approval")
+_DEVICE_CHANGES = (
+    "variant", "state", "generation", "previous", "reason", "failed", "unreachable",
+)  # fmt: skip
+
+
+def _update(table: sa.Table, names: Iterable[str], **keys: sa.Column[Any]) -> sa.Update:
+    where = [column == sa.bindparam(f"key_{name}") for name, column in keys.items()]
+    return sa.update(table).where(*where).values({n: sa.bindparam(f"new_{n}") for n in names})
+
+
+_UPDATE_ROLLOUT = _update(ROLLOUTS, _ROLLOUT_CHANGES, id=ROLLOUTS.c.id)
+_UPDATE_WAVE = _update(WAVES, _WAVE_CHANGES, rollout=WAVES.c.rollout, index=WAVES.c.index)
+_UPDATE_DEVICE = _update(
+    DEVICES, _DEVICE_CHANGES, rollout=DEVICES.c.rollout, device=DEVICES.c.device
 )
+_INSERT_EVENT = sa.insert(EVENTS)
+_KEYS = {RolloutRecord: "id", WaveRecord: "index", DeviceRecord: "device"}
+
+
+def _changes(
+    record: RolloutRecord | WaveRecord | DeviceRecord, names: Iterable[str]
+) -> dict[str, Any]:
+    key = _KEYS[type(record)]
+    changes = {f"new_{name}": getattr(record, name) for name in names}
+    return changes | {"new_state": record.state.value, f"key_{key}": getattr(record, key)}
+
 
 _ENUMS = {
     RolloutRecord: RolloutState,
@@ -360,6 +386,10 @@ _ENUMS = {
     DeviceRecord: DeviceState,
 }
 T = TypeVar("T", RolloutRecord, WaveRecord, DeviceRecord)
+
+
+def _values(states: Iterable[Enum]) -> list[str]:
+    return [state.value for state in states]
 
 
 def _row(record: RolloutRecord | WaveRecord | DeviceRecord) -> dict[str, Any]:
@@ -370,49 +400,3 @@ def _record(kind: type[T], row: sa.Row[Any]) -> T:
     values = {field.name: row._mapping[field.name] for field in fields(kind)}
     values["state"] = _ENUMS[kind](values["state"])
     return kind(**values)
-
-
-def _drop_lease(connection: sa.Connection, token: str) -> None:
-    connection.execute(sa.delete(LEASED_DEVICES).where(LEASED_DEVICES.c.token == token))
-    connection.execute(sa.delete(LEASES).where(LEASES.c.token == token))
-
-
-def _host() -> str:
-    return socket.gethostname()
-
-
-def _owner() -> str:
-    try:
-        return f"{getpass.getuser()}@{_host()}"
-    except (KeyError, OSError):  # a user id without a name, as in many CI containers
-        return f"uid {os.getuid()}@{_host()}"
-
-
-def _is_dead_here(host: str, pid: int) -> bool:
-    if host != _host() or pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def _tune_sqlite(connection: Any, _record: object) -> None:
-    # The driver's own transaction handling is switched off so that BEGIN IMMEDIATE below counts.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 10000")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    # FULL: a transition must survive a power cut before the step that it announces is taken.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # Two controllers that both read a free lease and then write must not both get it.
-    writes = connection.get_execution_options().get("muster_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

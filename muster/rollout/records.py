@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from muster.rollout.machine import DeviceState, RolloutState, WaveState
@@ -12,13 +13,15 @@ from muster.rollout.machine import DeviceState, RolloutState, WaveState
 class RolloutRecord:
     """One rollout.
 
-    :param kind: ``rollout``, or ``rollback`` for one started by ``muster rollback``.
+    :param kind: ``rollout``, ``rollback`` for one started by ``muster rollback``, or ``catch_up``.
     :param release_document: the release's canonical JSON text.
     :param signature: minisign signature of ``release_document``, if there is one.
     :param strategy: the strategy document as JSON.
     :param inventory: absolute path of the inventory that the devices came from.
     :param created: wall time, seconds since 1970 UTC; likewise ``updated``.
     :param controller: ``user@host`` that drives or last drove it.
+    :param take_back: what is taken back when it is rolled back, ``roll_back_wave`` or
+        ``roll_back_rollout``; None as long as it is not.
     """
 
     id: str
@@ -36,6 +39,7 @@ class RolloutRecord:
     updated: float = 0.0
     controller: str = ""
     exit_code: int | None = None
+    take_back: str | None = None
 
 
 @dataclass
@@ -46,6 +50,7 @@ class WaveRecord:
     :param soak: seconds.
     :param accepted_failed: failed devices that a person accepted by resuming after a pause;
         likewise ``accepted_unreachable``.
+    :param approval: ``required`` until a person approves the wave, then who did; empty: not needed.
     """
 
     index: int
@@ -55,6 +60,7 @@ class WaveRecord:
     reason: str = ""
     accepted_failed: int = 0
     accepted_unreachable: int = 0
+    approval: str = ""
 
 
 @dataclass
@@ -86,3 +92,31 @@ class Snapshot:
     rollout: RolloutRecord
     waves: list[WaveRecord] = field(default_factory=list)
     devices: list[DeviceRecord] = field(default_factory=list)
+
+
+class RequestKind(str, Enum):
+    """What a person may ask of a rollout that somebody else drives."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    PAUSE = "pause"
+    ABORT = "abort"
+    ROLL_BACK = "roll_back"
+    """Abort, and take every device back."""
+
+
+@dataclass(frozen=True)
+class ControlRequest:
+    """What a person asked of a rollout.
+
+    :param who: ``user@host``.
+    :param reason: in that person's words; may be empty.
+    :param at: wall time, seconds since 1970 UTC.
+    """
+
+    id: int
+    rollout: str
+    kind: RequestKind
+    who: str
+    reason: str
+    at: float

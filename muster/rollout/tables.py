@@ -24,6 +24,7 @@ ROLLOUTS = sa.Table(
     sa.Column("updated", sa.Float, nullable=False),
     sa.Column("controller", sa.String(255), nullable=False),
     sa.Column("exit_code", sa.Integer),
+    sa.Column("take_back", sa.String(32)),
 )
 WAVES = sa.Table(
     "waves",
@@ -36,6 +37,7 @@ WAVES = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("accepted_failed", sa.Integer, nullable=False),
     sa.Column("accepted_unreachable", sa.Integer, nullable=False),
+    sa.Column("approval", sa.String(255), nullable=False),
 )
 DEVICES = sa.Table(
     "devices",
@@ -63,6 +65,17 @@ EVENTS = sa.Table(
     sa.Column("wave", sa.Integer),
     sa.Column("data", sa.JSON, nullable=False),
 )
+REQUESTS = sa.Table(
+    "requests",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("rollout", sa.ForeignKey("rollouts.id"), nullable=False, index=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("who", sa.String(255), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("handled", sa.Boolean, nullable=False),
+)
 LEASES = sa.Table(
     "leases",
     METADATA,
@@ -70,6 +83,8 @@ LEASES = sa.Table(
     sa.Column("rollout", sa.String(40), nullable=False),
     sa.Column("owner", sa.String(255), nullable=False),
     sa.Column("host", sa.String(255), nullable=False),
+    # What process ids are unique in: host names may be the same in many containers.
+    sa.Column("pid_space", sa.String(255), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("expires", sa.Float, nullable=False),
 )

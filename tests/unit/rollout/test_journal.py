@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drill import Drill, strategy
 
 from muster.errors import MusterError
 from muster.fleet.simulated import SimulatedFleet
-from muster.rollout import journal as journal_module
+from muster.rollout import leases as leases_module
 from muster.rollout.events import Event, EventKind
-from muster.rollout.journal import Journal, LeaseHeldError, LeaseLostError, open_journal
+from muster.rollout.journal import Journal, open_journal
+from muster.rollout.leases import LeaseHeldError, LeaseLostError
 from muster.rollout.machine import DeviceState, RolloutState, WaveState
+from muster.rollout.records import RequestKind
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def test_a_transition_that_fails_leaves_nothing_half_written(drill: Drill) -> No
     snapshot = drill.prepare(SimulatedFleet(drill.devices(1)), strategy())
     snapshot.rollout.state = RolloutState.RUNNING
     bad = Event(EventKind.DEVICE, "no-such-rollout", 0.0)
-    with pytest.raises(Exception, match="FOREIGN KEY"):
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
         drill.journal.write(snapshot.rollout, [], [], [bad])
     assert drill.journal.load(snapshot.rollout.id).rollout.state is RolloutState.PLANNED
 
@@ -96,13 +101,13 @@ def test_an_expired_lease_is_taken_over_and_its_owner_stops(
     drill: Drill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot = drill.prepare(SimulatedFleet(drill.devices(1)), strategy())
-    monkeypatch.setattr(journal_module, "LEASE_SECONDS", -1.0)
+    monkeypatch.setattr(leases_module, "LEASE_SECONDS", -1.0)
     first = drill.journal.acquire(snapshot.rollout, ["d0000"])
-    monkeypatch.setattr(journal_module, "LEASE_SECONDS", 30.0)
+    monkeypatch.setattr(leases_module, "LEASE_SECONDS", 30.0)
     drill.journal.heartbeat(first)  # nobody took it meanwhile
     with pytest.raises(LeaseHeldError):
         drill.journal.acquire(snapshot.rollout, ["d0000"])
-    monkeypatch.setattr(journal_module, "LEASE_SECONDS", -1.0)
+    monkeypatch.setattr(leases_module, "LEASE_SECONDS", -1.0)
     drill.journal.heartbeat(first)
     drill.journal.acquire(snapshot.rollout, ["d0000"])
     with pytest.raises(LeaseLostError, match="another controller"):
@@ -117,7 +122,7 @@ def test_the_lease_of_a_dead_process_on_this_host_is_taken_over_at_once(
     gone.start()
     gone.join()
     with monkeypatch.context() as patch:
-        patch.setattr(journal_module.os, "getpid", lambda: gone.pid)
+        patch.setattr(leases_module.os, "getpid", lambda: gone.pid)
         drill.journal.acquire(snapshot.rollout, ["d0000"])
     assert drill.journal.lease_owner(snapshot.rollout.id) is None
     drill.journal.acquire(snapshot.rollout, ["d0000"])
@@ -148,3 +153,101 @@ def test_of_many_controllers_at_once_one_gets_the_lease(drill: Drill, url: str) 
     for process in processes:
         process.join()
     assert sum(results) == 1
+
+
+# What people ask of a rollout
+
+
+def test_what_is_asked_waits_in_order_until_it_is_handled(drill: Drill, url: str) -> None:
+    fleet = SimulatedFleet(drill.devices(1))
+    mine, other = (drill.prepare(fleet, strategy()).rollout.id for _ in range(2))
+    assert drill.journal.requests(mine) == []
+    drill.journal.ask(mine, RequestKind.PAUSE, "the line is busy")
+    drill.journal.ask(other, RequestKind.APPROVE)
+    drill.journal.ask(mine, RequestKind.ROLL_BACK)
+    with open_journal(url) as controller:  # another process reads them
+        first, second = controller.requests(mine)
+        assert (first.kind, first.reason) == (RequestKind.PAUSE, "the line is busy")
+        assert (second.kind, second.reason) == (RequestKind.ROLL_BACK, "")
+        assert {first.rollout, second.rollout} == {mine}
+        assert abs(first.at - time.time()) < 60
+        assert first.who.endswith(f"@{socket.gethostname()}")
+        controller.handled(first)
+        assert controller.requests(mine) == [second]
+    assert drill.journal.requests(mine) == [second]
+    drill.journal.handled(second)
+    drill.journal.handled(second)  # who says so twice does no harm
+    assert drill.journal.requests(mine) == []
+    assert [request.kind for request in drill.journal.requests(other)] == [RequestKind.APPROVE]
+
+
+@pytest.mark.parametrize("kind", RequestKind)
+def test_every_kind_of_request_is_read_again(drill: Drill, kind: RequestKind) -> None:
+    rollout = drill.prepare(SimulatedFleet(drill.devices(1)), strategy()).rollout.id
+    drill.journal.ask(rollout, kind, "why")
+    assert [request.kind for request in drill.journal.requests(rollout)] == [kind]
+
+
+def test_nothing_can_be_asked_of_a_rollout_that_there_is_not(drill: Drill) -> None:
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
+        drill.journal.ask("no-such-rollout", RequestKind.PAUSE)
+
+
+# What became of each device
+
+
+def ended(
+    drill: Drill,
+    *states: DeviceState,
+    rollout: RolloutState = RolloutState.SUCCEEDED,
+    kind: str = "rollout",
+) -> str:
+    """A rollout that left ``d0000``, ``d0001``, ... in these states; its id."""
+    snapshot = drill.prepare(SimulatedFleet(drill.devices(len(states))), strategy(), kind=kind)
+    for number, state in enumerate(states):
+        record = next(d for d in snapshot.devices if d.device == f"d{number:04d}")
+        record.state, record.reason = state, f"it is {state.value}"
+    snapshot.rollout.state = rollout
+    drill.journal.write(snapshot.rollout, devices=snapshot.devices)
+    return snapshot.rollout.id
+
+
+def latest(drill: Drill, **options: Any) -> dict[str, tuple[str, DeviceState]]:
+    found = drill.journal.latest("digits", **options)
+    return {name: (entry.rollout, entry.record.state) for name, entry in found.items()}
+
+
+D = DeviceState
+
+
+def test_the_newest_rollout_of_each_device_counts(drill: Drill) -> None:
+    assert latest(drill) == {}
+    first = ended(drill, D.COMMITTED, D.DEFERRED, D.DEFERRED)
+    second = ended(drill, D.ROLLED_BACK, D.COMMITTED, kind="rollback")
+    assert latest(drill) == {
+        "d0000": (second, D.ROLLED_BACK),
+        "d0001": (second, D.COMMITTED),
+        "d0002": (first, D.DEFERRED),
+    }
+    entries = drill.journal.latest("digits")
+    assert (entries["d0000"].kind, entries["d0002"].kind) == ("rollback", "rollout")
+    assert entries["d0002"].record.reason == "it is deferred"
+    assert drill.journal.latest("faces") == {}
+
+
+def test_a_rollout_that_ended_before_a_devices_turn_does_not_count_for_it(drill: Drill) -> None:
+    first = ended(drill, D.DEFERRED, D.COMMITTED)
+    ended(drill, D.PENDING, D.STAGED, rollout=RolloutState.ABORTED)
+    assert latest(drill) == {"d0000": (first, D.DEFERRED), "d0001": (first, D.COMMITTED)}
+    third = ended(drill, D.PENDING, D.STAGED, rollout=RolloutState.PAUSED)  # its turn may come
+    assert latest(drill) == {"d0000": (third, D.PENDING), "d0001": (third, D.STAGED)}
+
+
+def test_states_that_are_ignored_let_an_earlier_rollout_count(drill: Drill) -> None:
+    first = ended(drill, D.QUARANTINED, D.COMMITTED)
+    second = ended(drill, D.REJECTED, D.COMMITTED)
+    assert latest(drill)["d0000"] == (second, D.REJECTED)
+    assert latest(drill, ignoring={D.REJECTED}) == {
+        "d0000": (first, D.QUARANTINED),
+        "d0001": (second, D.COMMITTED),
+    }
