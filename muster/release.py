@@ -19,6 +19,9 @@ HARDWARE_PREFIX = "hw_"
 MODEL_NAME = r"^[a-z0-9][a-z0-9-]{0,40}$"
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME)]
 Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,40}$")]
+ReleaseReference = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,40}(-[0-9a-f]{12})?$")
+]
 VariantName = Annotated[str, StringConstraints(pattern=r"^hw_[a-z0-9_]{1,40}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]*$")]
@@ -123,6 +126,9 @@ class Release(Document):
     """Where the model answers."""
     variants: Annotated[dict[VariantName, Variant], Field(min_length=1)]
     """What runs on each hardware group (``hw_*``)."""
+    requires_from: tuple[ReleaseReference, ...] = ()
+    """Versions, or ids, of the releases that a device may come from; empty: any. A device that runs
+    nothing may take the release whatever this says. ``muster catch-up`` finds the way there."""
     gates: Annotated[tuple[Gate, ...], Field(min_length=1)]
     """What a device must pass to keep this release. At least one ``readiness`` gate: the endpoint's
     ``ready_path`` is asked only until it answers once, so a model that crashes or flaps right after
@@ -147,6 +153,8 @@ class Release(Document):
     def canonical(self) -> str:
         """The one JSON text of this release: what is signed, staged and digested."""
         document = self.model_dump(mode="json", exclude_none=True)
+        if not self.requires_from:  # a release that doesn't use it keeps its digest
+            del document["requires_from"]
         return json.dumps(
             document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
@@ -160,6 +168,53 @@ class Release(Document):
     def id(self) -> str:
         """Name of this release on devices: ``<version>-<first 12 hex digits of the digest>``."""
         return f"{self.version}-{self.digest[:12]}"
+
+
+def version_of(release_id: str) -> str:
+    """The version in a release's id."""
+    return release_id.rpartition("-")[0]
+
+
+def may_follow(requires_from: Collection[str], current: str | None) -> bool:
+    """Whether a device may go from ``current`` (a release id; None: nothing) to a release."""
+    if not requires_from or current is None:
+        return True
+    return current in requires_from or version_of(current) in requires_from
+
+
+def misfits(
+    release: Release, variant: str, inspected: Mapping[str, Any], *, mode: str, back: bool = False
+) -> list[str]:
+    """Give the reasons why a device can't take a release now; empty when it can.
+
+    :param variant: name of the variant for the device.
+    :param inspected: the device program's answer to ``inspect``.
+    :param mode: ``switch`` of the strategy, ``recreate`` or ``blue_green``.
+    :param back: the release is gone back to; ``requires_from`` does not count then.
+    """
+    found = release.variants[variant]
+    reasons = fits(found, inspected, release.id)
+    running = (inspected.get("model") or {}).get("current")
+    current = running["id"] if running else None
+    if not back and current != release.id and not may_follow(release.requires_from, current):
+        wanted = " or ".join(release.requires_from)
+        reasons.append(f"runs {current}, needed {wanted} first: see `muster catch-up`")
+    if mode == "blue_green":
+        reasons += _blue_green_reasons(found, inspected, current)
+    return reasons
+
+
+def _blue_green_reasons(
+    variant: Variant, inspected: Mapping[str, Any], current: str | None
+) -> list[str]:
+    if "blue_green" not in (inspected.get("switch_modes") or ()):
+        return ["can't switch by blue_green: it has no proxy (muster_device_proxy)"]
+    available = inspected.get("memory_available")
+    needed = variant.memory or variant.requires.memory
+    if current is None or needed is None or available is None or available >= needed:
+        return []
+    has, wanted = format_size(available), format_size(needed)
+    return [f"can't run both releases for blue_green: {has} of memory available, needed {wanted}"]
 
 
 def select_variant(release: Release, groups: Collection[str]) -> tuple[str, Variant] | str:

@@ -1,17 +1,13 @@
-"""The strategy document, and the plan that it makes of a set of devices."""
+"""The strategy document: how a rollout is cut into waves, and what it tolerates."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from muster.errors import InputError
 from muster.fields import (
     Document,
     Duration,
@@ -24,7 +20,7 @@ from muster.fields import (
     format_duration,
     percentage,
 )
-from muster.release import Release, select_variant
+from muster.windows import MaintenanceWindow
 
 CANARY = "canary"
 REST = "rest"
@@ -48,7 +44,10 @@ WaveSize = Annotated[
         {
             "anyOf": [
                 {"type": "integer", "minimum": 1},
-                {"type": "string", "pattern": r"^(canary|rest|100%|[0-9]{1,2}(\.[0-9]{1,6})?%)$"},
+                {
+                    "type": "string",
+                    "pattern": r"^(canary|rest|100%|(?!0{1,2}(\.0+)?%)[0-9]{1,2}(\.[0-9]{1,6})?%)$",
+                },
             ],
             "examples": ["canary", 5, "25%", "rest"],
         }
@@ -56,22 +55,55 @@ WaveSize = Annotated[
 ]
 
 
-def _only_recreate(value: Any) -> Any:
-    if value == "blue_green":
-        raise ValueError("expected recreate, got 'blue_green', which is not supported yet")
-    return value
-
-
 class WaveRule(Strict):
-    """How many devices one wave takes, and how long it is watched."""
+    """Which devices one wave takes, and how long it is watched."""
 
-    size: WaveSize
+    size: WaveSize | None = None
     """``canary``: one device for each variant; a number of devices; a percentage of all planned
     devices, rounded up; ``rest``: all that are left. Sizes are not cumulative."""
+    pattern: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    """Only devices that this Ansible pattern selects, such as ``site_north:&hw_coral``; ``size``
+    then counts among them, and without it the wave takes all of them that are left."""
     soak: Duration = 0.0
     """How long the wave is watched after its last device was confirmed, before the next starts."""
+    approval: bool = False
+    """Whether a person has to approve (``muster approve``) before this wave begins."""
     name: Annotated[str, Field(min_length=1, max_length=60)] | None = None
-    """Name in reports; without it the size."""
+    """Name in reports; without it the size, or the pattern."""
+
+    @model_validator(mode="after")
+    def _takes_something(self) -> WaveRule:
+        if self.size is None and self.pattern is None:
+            raise ValueError("expected size, pattern or both, got neither")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What people call this wave."""
+        parts = (str(part) for part in (self.size, self.pattern) if part is not None)
+        return self.name or " of ".join(parts)[:60]
+
+
+class Ramp(Strict):
+    """Waves that grow by a factor: ``base``, ``base * factor``, ..., at most ``max``."""
+
+    base: Annotated[int, Field(ge=1)] = 1
+    """Number of devices of the first wave after the canary."""
+    factor: Annotated[float, Field(gt=1, le=100)] = 2.0
+    """How many times as large each wave is as the one before it."""
+    max: WaveSize = "50%"
+    """Largest wave, as a number of devices or a percentage of all planned devices."""
+    soak: Duration = 30.0
+    """How long each wave is watched."""
+    canary: bool = True
+    """Whether one device for each variant goes first."""
+
+    @field_validator("max")
+    @classmethod
+    def _is_a_number(cls, value: int | str) -> int | str:
+        if value in (CANARY, REST):
+            raise ValueError(f"expected a number of devices or a percentage, got {value!r}")
+        return value
 
 
 class FailureBudget(Strict):
@@ -96,6 +128,8 @@ class FailureBudget(Strict):
             ("failed", failed, self.max_failed),
             ("unreachable", unreachable, self.max_unreachable),
         ):
+            if count <= 0:  # no limit is below none
+                continue
             percent = percentage(limit)
             allowed = int(limit) if percent is None else math.floor(percent * devices / 100)
             if count > allowed:
@@ -109,6 +143,11 @@ class Offline(Strict):
 
     policy: Literal["defer", "fail"] = "defer"
     """``defer``: left out and named at the end; ``fail``: counted as failed."""
+    catch_up: Literal["latest", "none"] = "latest"
+    """``latest``: ``muster catch-up`` brings a deferred device to the newest release that it may
+    take; ``none``: it is left alone."""
+    deadline: Duration = 0.0
+    """How long the rollout itself waits, after its last wave, for deferred devices to return."""
 
 
 _CONFIRM_TIMEOUT = 240.0
@@ -116,6 +155,8 @@ _CONFIRM_TIMEOUT = 240.0
 
 def _default_confirm_timeout(values: dict[str, Any]) -> float:
     needed = values["healthy_deadline"] + values["min_healthy_time"] + 2 * values["command_margin"]
+    if values["switch"] == "blue_green":
+        needed += values["drain_deadline"]
     return max(_CONFIRM_TIMEOUT, float(needed))
 
 
@@ -132,10 +173,22 @@ class Strategy(Document):
     )
     """The waves in order. ``canary`` may only come first; the last must be ``rest``, unless the
     percentages reach 100 %, so that no device is forgotten."""
+    ramp: Ramp | None = None
+    """Waves that grow, instead of ``waves``."""
     spread_by: Literal["site", "none"] = "site"
     """``site``: each wave takes a like share of every site; ``none``: devices in order of name."""
     max_parallel: Annotated[int, Field(ge=1)] = 50
     """How many devices of a wave are worked on at once."""
+    pull_concurrency: Annotated[int, Field(ge=1)] | None = None
+    """How many devices of one site pull at once; without it no limit but ``max_parallel``."""
+    rate_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """How many switches begin in a minute at most; without it no limit."""
+    maintenance_window: tuple[MaintenanceWindow, ...] = ()
+    """When devices may switch, by their own time zone (``muster_timezone``); staging may happen at
+    any time. Without it always."""
+    lock_deadline: PositiveDuration = 600.0
+    """How long a switch waits for an application that holds the device's lock
+    (``/run/muster/<model>.lock``), before the device is deferred."""
     min_healthy_time: PositiveDuration = 10.0
     """How long the gates of a device must hold before it is confirmed."""
     healthy_deadline: PositiveDuration = 120.0
@@ -148,15 +201,20 @@ class Strategy(Document):
     """Time between two samples of a gate."""
     command_margin: PositiveDuration = 30.0
     """Time allowed for a command to reach a device and its answer to come back."""
+    switch: Literal["recreate", "blue_green"] = "recreate"
+    """How a device goes over. ``recreate`` stops the old release, then starts the new;
+    ``blue_green`` starts the new one beside the old, waits for it, and moves the traffic: it needs
+    ``muster_device_proxy`` on the device, and memory for both."""
+    drain_deadline: PositiveDuration = 10.0
+    """How long open requests to the old release may take with ``blue_green``."""
     confirm_timeout: PositiveDuration = Field(default_factory=_default_confirm_timeout)
     """How long a device waits for its confirmation before it reverts by itself. Without it 4m, or
-    what the other clocks need: ``healthy_deadline + min_healthy_time + 2 * command_margin``."""
+    what the other clocks need: ``healthy_deadline + min_healthy_time + 2 * command_margin``, and
+    ``drain_deadline`` with ``blue_green``."""
     failure_budget: FailureBudget = FailureBudget()
     """What a wave tolerates."""
     offline: Offline = Offline()
     """What becomes of devices that are out of reach before their switch."""
-    switch: Annotated[Literal["recreate"], BeforeValidator(_only_recreate)] = "recreate"
-    """How a device goes over: ``recreate`` stops the old release, then starts the new."""
     retain_releases: Annotated[int, Field(ge=1)] = 3
     """How many releases a device keeps besides the current, the previous and the last good one."""
 
@@ -168,10 +226,14 @@ class Strategy(Document):
         for index, rule in enumerate(waves):
             if rule.size == CANARY and index > 0:
                 problems.append(((index, "size"), "expected canary only in the first wave"))
-            if rule.size == REST and index < last:
+            if rule.size == REST and rule.pattern is None and index < last:
                 problems.append(((index, "size"), "expected rest only in the last wave"))
-        share = sum(percentage(rule.size) or 0 for rule in waves)
-        if waves[last].size != REST and share < 100:
+        whole = [rule for rule in waves if rule.pattern is None]
+        share = sum(percentage(rule.size) or 0 for rule in whole if rule.size is not None)
+        if waves[last].pattern is not None:
+            text = "expected rest in the last wave, without a pattern: devices would be left out"
+            problems.append(((last, "pattern"), text))
+        elif waves[last].size != REST and share < 100:
             text = (
                 "expected rest in the last wave, or percentages that reach 100% together,"
                 f" got {float(share):g}%: devices would be left out"
@@ -182,8 +244,11 @@ class Strategy(Document):
         return waves
 
     @model_validator(mode="after")
-    def _clocks_agree(self) -> Strategy:
-        if problems := list(self._clock_problems()):
+    def _agrees_with_itself(self) -> Strategy:
+        problems = list(self._clock_problems())
+        if self.ramp is not None and self.waves != type(self).model_fields["waves"].default:
+            problems.append((("ramp",), "expected either waves or ramp, got both"))
+        if problems:
             raise Problems(problems)
         return self
 
@@ -199,164 +264,14 @@ class Strategy(Document):
                 relation = "at most" if may_equal else "less than"
                 text = f"expected {relation} {high} ({format_duration(more)})"
                 yield (low,), f"{text}, got {format_duration(less)}"
-        needed = self.healthy_deadline + self.min_healthy_time + self.command_margin
+        drain = self.drain_deadline if self.switch == "blue_green" else 0.0
+        needed = self.healthy_deadline + self.min_healthy_time + self.command_margin + drain
         if self.confirm_timeout <= needed:
             text = (
                 f"expected more than healthy_deadline ({format_duration(self.healthy_deadline)})"
                 f" + min_healthy_time ({format_duration(self.min_healthy_time)})"
                 f" + command_margin ({format_duration(self.command_margin)})"
-                f" = {format_duration(needed)}, got {format_duration(self.confirm_timeout)}"
+                + (f" + drain_deadline ({format_duration(drain)})" if drain else "")
+                + f" = {format_duration(needed)}, got {format_duration(self.confirm_timeout)}"
             )
             yield ("confirm_timeout",), text
-
-
-@dataclass(frozen=True)
-class PlanDevice:
-    """A device, as far as a plan needs it."""
-
-    name: str
-    site: str | None
-    groups: tuple[str, ...]
-
-
-class PlannedDevice(NamedTuple):
-    """A device in a wave."""
-
-    name: str
-    variant: str
-
-
-@dataclass(frozen=True)
-class Wave:
-    """One batch of devices."""
-
-    index: int
-    """Position in the plan, from 0."""
-    name: str
-    devices: tuple[PlannedDevice, ...]
-    soak: float
-    """Seconds."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a rollout will do: waves in order, and the devices that it leaves out."""
-
-    waves: tuple[Wave, ...]
-    rejected: Mapping[str, str]
-    """Reason for each device that no variant fits, by device name."""
-
-    @property
-    def devices(self) -> tuple[PlannedDevice, ...]:
-        """All devices of all waves, in order."""
-        return tuple(device for wave in self.waves for device in wave.devices)
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the plan as plain JSON values, for the journal."""
-        return {
-            "waves": [
-                {
-                    "name": wave.name,
-                    "soak": wave.soak,
-                    "devices": [list(device) for device in wave.devices],
-                }
-                for wave in self.waves
-            ],
-            "rejected": dict(self.rejected),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """Read back what :meth:`to_json` gave."""
-        waves = tuple(
-            Wave(
-                index,
-                wave["name"],
-                tuple(PlannedDevice(name, variant) for name, variant in wave["devices"]),
-                wave["soak"],
-            )
-            for index, wave in enumerate(value["waves"])
-        )
-        return cls(waves, dict(value["rejected"]))
-
-
-def plan(devices: Iterable[PlanDevice], release: Release, strategy: Strategy) -> Plan:
-    """Cut devices into waves.
-
-    The same devices give the same plan, in whatever order they come. Waves that would be empty
-    are left out.
-
-    :raises InputError: two devices have the same name.
-    """
-    by_name = sorted(devices, key=lambda device: device.name)
-    names = [device.name for device in by_name]
-    if twice := sorted({a for a, b in itertools.pairwise(names) if a == b}):
-        raise InputError([f"{name}: expected every device once, got it again" for name in twice])
-    rejected: dict[str, str] = {}
-    variants: dict[str, str] = {}
-    for device in by_name:
-        selected = select_variant(release, device.groups)
-        if isinstance(selected, str):
-            rejected[device.name] = selected
-        else:
-            variants[device.name] = selected[0]
-    queue = [device for device in by_name if device.name in variants]
-    if strategy.spread_by == "site":
-        # First by variant, so that what a wave takes of a site is not all of one kind.
-        queue = _interleave(queue, lambda device: variants[device.name])
-        queue = _interleave(queue, lambda device: device.site or "")
-    return Plan(tuple(_waves(queue, variants, strategy.waves)), rejected)
-
-
-def _interleave(
-    devices: Sequence[PlanDevice], group: Callable[[PlanDevice], str]
-) -> list[PlanDevice]:
-    """Mix groups so that every stretch of the result holds a like share of each.
-
-    Each device is put at its relative place in its own group. Taking turns instead would take
-    small groups whole before large ones are half done.
-    """
-    members: dict[str, list[PlanDevice]] = {}
-    for device in devices:
-        members.setdefault(group(device), []).append(device)
-    placed = [
-        (Fraction(2 * place + 1, 2 * len(own)), name, place, device)
-        for name, own in members.items()
-        for place, device in enumerate(own)
-    ]
-    return [device for *_, device in sorted(placed, key=lambda entry: entry[:3])]
-
-
-def _waves(
-    queue: list[PlanDevice], variants: Mapping[str, str], rules: Sequence[WaveRule]
-) -> Iterable[Wave]:
-    total, index = len(queue), 0
-    for rule in rules:
-        if rule.size == CANARY:
-            taken = _canaries(queue, variants)
-        else:
-            taken = queue[: _count(rule.size, total)]
-        if not taken:
-            continue
-        chosen = {device.name for device in taken}
-        queue = [device for device in queue if device.name not in chosen]
-        members = tuple(PlannedDevice(device.name, variants[device.name]) for device in taken)
-        yield Wave(index, rule.name or str(rule.size), members, rule.soak)
-        index += 1
-
-
-def _count(size: int | str, total: int) -> int:
-    if isinstance(size, int):
-        return size
-    percent = percentage(size)
-    return total if percent is None else math.ceil(percent * total / 100)
-
-
-def _canaries(queue: Sequence[PlanDevice], variants: Mapping[str, str]) -> list[PlanDevice]:
-    """Take one device of each variant, from different sites where that is possible."""
-    taken: list[PlanDevice] = []
-    for variant in sorted(set(variants.values())):
-        candidates = [device for device in queue if variants[device.name] == variant]
-        sites = [device.site for device in taken]
-        taken.append(min(candidates, key=lambda device: sites.count(device.site)))
-    return taken

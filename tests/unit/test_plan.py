@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from release_documents import make_release
 
 from muster.errors import InputError
-from muster.strategy import Plan, PlanDevice, Strategy, plan
+from muster.planning import Plan, PlanDevice, plan
+from muster.strategy import Strategy
 
 HARDWARE = ["hw_coral", "hw_intel", "hw_hailo"]
 RELEASE = make_release("hw_coral", "hw_intel")
@@ -180,3 +181,151 @@ def test_rejected_devices_have_a_reason() -> None:
 def test_a_device_twice_is_refused() -> None:
     with pytest.raises(InputError, match="a: expected every device once"):
         plan([device("a"), device("a", "site_b")], RELEASE, Strategy())
+
+
+# Patterns
+
+
+def matched(devices: list[PlanDevice], patterns: str) -> dict[str, set[str]]:
+    """A pattern is a letter here, and selects the names that have it."""
+    return {p: {device.name for device in devices if p in device.name} for p in patterns}
+
+
+rules_with_patterns = st.lists(
+    st.tuples(
+        st.none() | st.integers(1, 9) | st.integers(1, 100).map(lambda n: f"{n}%"),
+        st.none() | st.sampled_from("abc"),
+    )
+    .filter(any)
+    .map(lambda rule: {"size": rule[0], "pattern": rule[1]}),
+    max_size=5,
+).map(lambda rules: Strategy.model_validate({"waves": [*rules, {"size": "rest"}]}))
+
+
+@given(devices_of_all_kinds, rules_with_patterns)
+def test_with_patterns_too_every_device_is_exactly_once_in_a_wave(
+    devices: list[PlanDevice], rules: Strategy
+) -> None:
+    made = plan(devices, RELEASE, rules, matched(devices, "abc"))
+    planned = [device.name for device in made.devices]
+    assert sorted([*planned, *made.rejected]) == sorted(device.name for device in devices)
+    assert all(wave.devices for wave in made.waves)
+    assert [wave.index for wave in made.waves] == list(range(len(made.waves)))
+
+
+@given(devices_of_all_kinds, st.sampled_from("abc"))
+def test_a_pattern_alone_takes_all_of_its_devices(devices: list[PlanDevice], letter: str) -> None:
+    rules = Strategy.model_validate({"waves": [{"pattern": letter}, {"size": "rest"}]})
+    made = plan(devices, RELEASE, rules, matched(devices, letter))
+    for wave in made.waves:
+        for device in wave.devices:
+            assert (letter in device.name) is (wave.name == letter)
+
+
+@given(devices_of_all_kinds, st.sampled_from("abc"), st.integers(1, 100))
+def test_a_size_counts_among_the_devices_of_the_pattern(
+    devices: list[PlanDevice], letter: str, percent: int
+) -> None:
+    rule = {"pattern": letter, "size": f"{percent}%", "name": "some"}
+    rules = Strategy.model_validate({"waves": [rule, {"size": "rest"}]})
+    made = plan(devices, RELEASE, rules, matched(devices, letter))
+    number = sum(letter in device.name for device in made.devices)
+    taken = [device for wave in made.waves if wave.name == "some" for device in wave.devices]
+    assert len(taken) == math.ceil(number * percent / 100)
+    assert all(letter in device.name for device in taken)
+
+
+def test_what_an_earlier_wave_took_still_counts_for_the_percentage() -> None:
+    devices = fleet({"north": 8, "south": 4})
+    rules = Strategy.model_validate(
+        {"waves": [{"size": 6, "pattern": "n"}, {"size": "50%", "pattern": "n"}, {"size": "rest"}]}
+    )
+    made = plan(devices, RELEASE, rules, {"n": {d.name for d in devices if d.site == "north"}})
+    # Half of the eight are four, but only two of them are left.
+    assert [len(wave.devices) for wave in made.waves] == [6, 2, 4]
+
+
+def test_canaries_within_a_pattern() -> None:
+    devices = [
+        device(f"{site}-{kind}-{number}", f"site_{site}", f"hw_{kind}")
+        for site in ("north", "south")
+        for kind in ("coral", "intel")
+        for number in (1, 2)
+    ]
+    rules = Strategy.model_validate(
+        {"waves": [{"size": "canary", "pattern": "south"}, {"pattern": "south"}, {"size": "rest"}]}
+    )
+    south = {d.name for d in devices if d.site == "site_south"}
+    first, second, third = names(plan(devices, RELEASE, rules, {"south": south}))
+    assert first == ["south-coral-1", "south-intel-1"]
+    assert sorted(second) == ["south-coral-2", "south-intel-2"]
+    assert len(third) == 4
+
+
+def test_waves_carry_whether_they_need_approval() -> None:
+    rules = Strategy.model_validate(
+        {"waves": [{"size": 1}, {"size": 1, "approval": True}, {"size": "rest"}]}
+    )
+    made = plan(fleet({"a": 3}), RELEASE, rules)
+    assert [wave.approval for wave in made.waves] == [False, True, False]
+    assert Plan.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+# Ramps
+
+
+def ramp(**values: object) -> Strategy:
+    return Strategy.model_validate({"ramp": values})
+
+
+def sizes(made: Plan) -> list[int]:
+    return [len(wave.devices) for wave in made.waves]
+
+
+@pytest.mark.parametrize(
+    ("values", "number", "expected"),
+    [
+        ({}, 20, [1, 1, 2, 4, 8, 4]),
+        ({"canary": False}, 20, [1, 2, 4, 8, 5]),
+        ({"canary": False, "max": 3}, 11, [1, 2, 3, 3, 2]),
+        ({"canary": False, "base": 10, "max": 4}, 9, [4, 4, 1]),
+        ({"canary": False, "base": 2, "factor": 1.5, "max": "100%"}, 30, [2, 3, 4, 6, 10, 5]),
+        ({"canary": False, "base": 5}, 3, [2, 1]),
+        ({}, 1, [1]),
+        ({}, 0, []),
+    ],
+)
+def test_a_ramp_grows(values: dict[str, object], number: int, expected: list[int]) -> None:
+    assert sizes(plan(fleet({"a": number}), RELEASE, ramp(**values))) == expected
+
+
+@given(
+    devices_of_all_kinds,
+    st.integers(1, 5),
+    st.sampled_from([1.1, 1.5, 2, 3, 100]),
+    st.integers(1, 30) | st.integers(1, 100).map(lambda n: f"{n}%"),
+    st.booleans(),
+)
+def test_a_ramp_takes_everybody_and_never_more_at_once_than_its_largest_wave(
+    devices: list[PlanDevice], base: int, factor: float, largest: int | str, canary: bool
+) -> None:
+    rules = ramp(base=base, factor=factor, max=largest, canary=canary)
+    made = plan(devices, RELEASE, rules)
+    total = len(made.devices)
+    planned = [device.name for device in made.devices]
+    assert sorted([*planned, *made.rejected]) == sorted(device.name for device in devices)
+    if isinstance(largest, str):
+        largest = math.ceil(total * int(largest[:-1]) / 100)
+    grown = sizes(made)[1:] if canary else sizes(made)
+    assert all(size <= largest for size in grown)
+    assert grown[:-1] == sorted(grown[:-1])
+    assert all(size <= base * factor**place for place, size in enumerate(grown))
+    assert all(wave.soak == 30 for wave in made.waves)
+
+
+def test_the_canaries_of_a_ramp_are_one_of_each_variant() -> None:
+    devices = fleet({"a": 5}) + fleet({"b": 5}, "hw_intel")
+    made = plan(devices, RELEASE, ramp())
+    assert [wave.name for wave in made.waves] == ["canary", "ramp 1", "ramp 2", "ramp 4", "ramp 5"]
+    assert {device.variant for device in made.waves[0].devices} == {"hw_coral", "hw_intel"}
+    assert sizes(made) == [2, 1, 2, 4, 1]

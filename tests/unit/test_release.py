@@ -13,7 +13,15 @@ from release_documents import IMAGE, make_release, release_document
 from muster.commands.documents import release as release_command
 from muster.documents import load_document, parse_document
 from muster.paths import COLLECTION_ROOT
-from muster.release import Release, Requirements, Variant, fits, select_variant
+from muster.release import (
+    Release,
+    Requirements,
+    Variant,
+    fits,
+    may_follow,
+    misfits,
+    select_variant,
+)
 
 EXAMPLE = COLLECTION_ROOT / "examples/release.yml"
 
@@ -34,6 +42,15 @@ def test_canonical_json_and_digest_are_what_the_device_checks() -> None:
     assert release.id == f"1.1-{release.digest[:12]}"
     assert document["gates"][0]["timeout"] == 5.0
     assert "description" not in document
+
+
+def test_a_release_that_was_signed_before_requires_from_existed_keeps_its_digest() -> None:
+    digest = "5e2f81e36e6e5d0975d067952ef9a6643cb567cb5bebf6223436b9864e3508a3"
+    assert Release.model_validate(release_document()).digest == digest
+    assert Release.model_validate(release_document(requires_from=[])).digest == digest
+    document = Release.model_validate(release_document(requires_from=["1.0"]))
+    assert document.digest != digest
+    assert json.loads(document.canonical)["requires_from"] == ["1.0"]
 
 
 def test_the_order_of_keys_and_the_spelling_of_values_do_not_change_the_id() -> None:
@@ -220,6 +237,98 @@ def test_a_device_that_holds_the_release_needs_no_disk_for_it() -> None:
     variant = _variant(disk="11GiB")
     assert fits(variant, _inspected(), "1.0-0123456789ab") == []
     assert fits(variant, _inspected(), "1.1-0123456789ab") != []
+
+
+@pytest.mark.parametrize(
+    ("requires_from", "current", "may"),
+    [
+        ([], "0.1-0123456789ab", True),
+        (["1.0"], None, True),
+        (["1.0"], "1.0-0123456789ab", True),
+        (["1.0"], "1.0-ba9876543210", True),
+        (["1.0-0123456789ab"], "1.0-0123456789ab", True),
+        (["1.0-0123456789ab"], "1.0-ba9876543210", False),
+        (["1.0"], "1.0.1-0123456789ab", False),
+        (["1.0"], "1.0-rc1-0123456789ab", False),  # the version is 1.0-rc1
+        (["1.0-rc1"], "1.0-rc1-0123456789ab", True),
+        (["0.9", "1.0"], "0.9-0123456789ab", True),
+        (["0.9", "1.0"], "0.8-0123456789ab", False),
+    ],
+)
+def test_which_release_may_follow_which(
+    requires_from: list[str], current: str | None, may: bool
+) -> None:
+    assert may_follow(requires_from, current) is may
+
+
+@pytest.mark.parametrize("reference", ["", ".1", "1/2", "1 2", "1\n", "v" * 60])
+def test_what_requires_from_refuses(reference: str) -> None:
+    assert "requires_from" in _invalid(requires_from=[reference])
+
+
+def _reasons(
+    variant: dict[str, Any], *, mode: str = "recreate", back: bool = False, **inspected: Any
+) -> list[str]:
+    document = release_document(
+        variants={"hw_coral": {"image": IMAGE} | variant}, requires_from=["1.0", "0.9"]
+    )
+    release = Release.model_validate(document)
+    return misfits(release, "hw_coral", _inspected(**inspected), mode=mode, back=back)
+
+
+def _runs(release_id: str | None) -> dict[str, Any]:
+    return {"current": {"id": release_id, "serving": True} if release_id else None, "releases": []}
+
+
+def test_a_device_that_runs_another_than_required_does_not_take_the_release() -> None:
+    old = _runs("0.8-0123456789ab")
+    reason = "runs 0.8-0123456789ab, needed 1.0 or 0.9 first: see `muster catch-up`"
+    assert _reasons({}, model=old) == [reason]
+    assert _reasons({}, model=_runs("0.9-0123456789ab")) == []
+    assert _reasons({}, model=_runs(None)) == []
+    assert _reasons({"requires": {"memory": "2GiB"}}, model=old) == [
+        "memory 1 GiB, needed 2 GiB",
+        reason,
+    ]
+
+
+def test_requires_from_does_not_count_for_going_back_nor_for_what_it_runs() -> None:
+    newer = _runs("2.0-0123456789ab")
+    assert _reasons({}, model=newer) != []
+    assert _reasons({}, model=newer, back=True) == []
+    release = Release.model_validate(release_document(requires_from=["1.0"]))
+    seen = _inspected(model=_runs(release.id))
+    assert misfits(release, "hw_coral", seen, mode="recreate") == []
+
+
+BOTH = {"switch_modes": ["recreate", "blue_green"]}
+NO_PROXY = ["can't switch by blue_green: it has no proxy (muster_device_proxy)"]
+TIGHT = ["can't run both releases for blue_green: 512 MiB of memory available, needed 1 GiB"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "inspected", "reasons"),
+    [
+        ({}, {}, NO_PROXY),
+        ({}, {"switch_modes": None}, NO_PROXY),
+        ({}, {"switch_modes": ["recreate"]}, NO_PROXY),
+        ({}, BOTH, []),
+        ({"memory": "1GiB"}, BOTH | {"memory_available": 2**29}, TIGHT),
+        ({"memory": "1GiB"}, BOTH | {"memory_available": 2**30}, []),
+        # Without a limit of the container what the variant requires says how much it takes.
+        ({"requires": {"memory": "1GiB"}}, BOTH | {"memory_available": 2**29}, TIGHT),
+        ({"memory": "1GiB"}, BOTH | {"memory_available": None}, []),
+        ({}, BOTH | {"memory_available": 1}, []),
+        # The first release runs alone.
+        ({"memory": "1GiB"}, BOTH | {"memory_available": 2**29, "model": _runs(None)}, []),
+    ],
+)
+def test_what_blue_green_needs_of_a_device(
+    variant: dict[str, Any], inspected: dict[str, Any], reasons: list[str]
+) -> None:
+    inspected = {"model": _runs("1.0-0123456789ab")} | inspected
+    assert _reasons(variant, mode="blue_green", **inspected) == reasons
+    assert _reasons(variant, mode="recreate", **inspected) == []
 
 
 def test_nothing_is_required_by_default() -> None:
