@@ -14,12 +14,19 @@ from muster.errors import InputError, MusterError
 
 # Imported when they are called: a command does not wait for the libraries of the others.
 _COMMANDS = {
+    "abort": "muster.commands.control:abort",
+    "approve": "muster.commands.control:approve",
+    "catch-up": "muster.commands.catch_up:catch_up",
+    "diff": "muster.commands.diff:diff",
     "emulate": "muster.commands.emulate:emulate",
     "history": "muster.commands.look:history",
     "inventory": "muster.commands.inventory:inventory",
+    "pause": "muster.commands.control:pause",
     "plan": "muster.commands.rollout:plan",
     "provision": "muster.commands.provision:provision",
+    "reject": "muster.commands.control:reject",
     "release": "muster.commands.documents:release",
+    "report": "muster.commands.report:report",
     "resume": "muster.commands.rollout:resume",
     "rollback": "muster.commands.rollout:rollback",
     "rollout": "muster.commands.rollout:rollout",
@@ -49,8 +56,8 @@ def cli() -> None:
 
     \b
     Exit codes: 0 succeeded; 2 invalid input, before anything was touched; 3 rolled back;
-    4 rollback failed, or a device is quarantined or unaccounted for; 5 paused;
-    6 finished with deferred devices; 1 anything else.
+    4 rollback failed, or a device is quarantined or unaccounted for; 5 paused
+    or waiting for approval; 6 finished with deferred devices; 1 anything else.
     """
 
 

@@ -50,7 +50,8 @@ step "Provision again: nothing changes"
 run 0 "provision again" muster provision --expect-no-change
 
 step "Roll 1.0 out"
-run 0 "roll 1.0 out" muster rollout "$releases/digits-1.0.yml" --strategy "$strategy" --yes
+run 0 "roll 1.0 out" muster rollout "$releases/digits-1.0.yml" --strategy "$strategy" \
+    --accept-no-rollback --yes
 ask 1.0
 step "Roll 1.1 out in waves"
 run 0 "roll 1.1 out" muster rollout "$releases/digits-1.1.yml" --strategy "$strategy" --yes

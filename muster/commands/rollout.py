@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
+from muster.commands.driving import Driving, driving_options
 from muster.commands.options import (
     inventory_option,
     journal_option,
@@ -24,48 +20,33 @@ from muster.commands.options import (
     limit_option,
     strategy_option,
 )
-from muster.display import counted, make_console, observer, plain_table, styled
+from muster.display import make_console, plain_table, styled
 from muster.documents import load_document
 from muster.errors import MusterError
 from muster.fleet.interface import Fleet
 from muster.inventory import Inventory, load_inventory
 from muster.release import Release
-from muster.rollout import controller, report
+from muster.rollout import controller
 from muster.rollout.controller import Prepared
-from muster.rollout.engine import Engine
 from muster.rollout.journal import Journal, open_journal
 from muster.rollout.machine import DeviceState
-from muster.rollout.records import Snapshot
 from muster.strategy import Strategy
 
-_TICK_SECONDS = 0.5
-
-
-def _writable(_context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
-    """Find out before a rollout that its report can't be written."""
-    if path is not None:
-        try:
-            path.open("a").close()
-        except OSError as error:
-            raise click.BadParameter(f"{path}: {error.strerror}") from None
-    return path
-
-
-junit_option = click.option(
-    "--junit",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    callback=_writable,
-    help="Write JUnit XML to FILE.",
-)
-events_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print events as JSON, one a line."
-)
 yes_option = click.option(
     "-y",
     "--yes",
     is_flag=True,
     help="Do not ask before it begins. Without a terminal, and with --json, nobody is asked.",
+)
+accept_no_rollback_option = click.option(
+    "--accept-no-rollback",
+    is_flag=True,
+    help="Also on devices that run nothing yet, and so have nothing to go back to.",
+)
+include_quarantined_option = click.option(
+    "--include-quarantined",
+    is_flag=True,
+    help="Also on devices that could not go back in an earlier rollout.",
 )
 
 
@@ -74,12 +55,14 @@ yes_option = click.option(
 @inventory_option
 @limit_option
 @strategy_option
+@journal_option
 @json_option
 def plan(
     release_path: Path,
     inventory_path: Path,
     limit: str | None,
     strategy_path: Path | None,
+    journal_url: str | None,
     as_json: bool,
 ) -> None:
     """Show what a rollout of RELEASE would do, and change nothing.
@@ -87,8 +70,12 @@ def plan(
     Every device is asked what it is and what it runs.
     """
     release, strategy, inventory = _load(release_path, strategy_path, inventory_path, limit)
+    with open_journal(journal_url) as journal:
+        quarantined = controller.quarantine(journal, release.model)
     with controller.connected_fleet(inventory.devices) as fleet:
-        prepared = _prepare(inventory, release, strategy, fleet, quiet=as_json)
+        prepared = prepare_shown(
+            inventory, release, strategy, fleet, quiet=as_json, quarantined=quarantined
+        )
     if as_json:
         click.echo(json.dumps(_plan_json(prepared, release), indent=2))
     else:
@@ -101,18 +88,20 @@ def plan(
 @limit_option
 @strategy_option
 @journal_option
-@junit_option
+@accept_no_rollback_option
+@include_quarantined_option
 @yes_option
-@events_option
+@driving_options
 def rollout(
     release_path: Path,
     inventory_path: Path,
     limit: str | None,
     strategy_path: Path | None,
     journal_url: str | None,
-    junit: Path | None,
+    accept_no_rollback: bool,
+    include_quarantined: bool,
     yes: bool,
-    as_json: bool,
+    driving: Driving,
 ) -> int:
     """Roll RELEASE over the devices, wave by wave.
 
@@ -125,24 +114,30 @@ def rollout(
         open_journal(journal_url) as journal,
         controller.connected_fleet(inventory.devices) as fleet,
     ):
-        prepared = _prepare(inventory, release, strategy, fleet, quiet=as_json)
-        if not as_json:
-            _show_plan(make_console(), prepared, release, inventory)
-        _ask(yes or as_json, f"Roll {release.id} out to {prepared.planned} devices?")
-        snapshot = controller.new(
-            prepared, inventory, release, strategy, limit=limit, signature=signature
+        quarantined = {} if include_quarantined else controller.quarantine(journal, release.model)
+        prepared = prepare_shown(
+            inventory, release, strategy, fleet, quiet=driving.as_json, quarantined=quarantined
         )
-        return _drive(journal, snapshot, fleet, inventory, junit, as_json)
+        if not driving.as_json:
+            _show_plan(make_console(), prepared, release, inventory)
+        snapshot = controller.new(
+            prepared,
+            inventory,
+            release,
+            strategy,
+            limit=limit,
+            signature=signature,
+            accept_no_rollback=accept_no_rollback,
+        )
+        ask(yes or driving.as_json, f"Roll {release.id} out to {prepared.planned} devices?")
+        return driving.run(journal, snapshot, fleet, inventory)
 
 
 @click.command()
 @click.argument("rollout_id", metavar="[ROLLOUT]", required=False)
 @journal_option
-@junit_option
-@events_option
-def resume(
-    rollout_id: str | None, journal_url: str | None, junit: Path | None, as_json: bool
-) -> int:
+@driving_options
+def resume(rollout_id: str | None, journal_url: str | None, driving: Driving) -> int:
     """Go on with a rollout that was paused or whose controller died.
 
     Without ROLLOUT the newest unfinished one. Resuming after a pause accepts the failures so far.
@@ -151,7 +146,7 @@ def resume(
         record = controller.unfinished(journal, rollout_id)
         inventory = controller.load_devices(record)
         with controller.connected_fleet(inventory.devices) as fleet:
-            return _drive(journal, journal.load(record.id), fleet, inventory, junit, as_json)
+            return driving.run(journal, journal.load(record.id), fleet, inventory)
 
 
 @click.command()
@@ -161,9 +156,8 @@ def resume(
 @limit_option
 @strategy_option
 @journal_option
-@junit_option
 @yes_option
-@events_option
+@driving_options
 def rollback(
     model: str | None,
     to: str | None,
@@ -171,9 +165,8 @@ def rollback(
     limit: str | None,
     strategy_path: Path | None,
     journal_url: str | None,
-    junit: Path | None,
     yes: bool,
-    as_json: bool,
+    driving: Driving,
 ) -> int:
     """Take devices back to an earlier release, all at once but with its gates.
 
@@ -188,10 +181,12 @@ def rollback(
         name = model or only_model(journal)
         seen = controller.survey(fleet, [d.name for d in inventory.devices], name)
         release, signature = controller.rollback_target(journal, name, seen, to)
-        prepared = _prepare(inventory, release, strategy, fleet, quiet=as_json)
-        if not as_json:
+        prepared = prepare_shown(
+            inventory, release, strategy, fleet, quiet=driving.as_json, back=True
+        )
+        if not driving.as_json:
             _show_plan(make_console(), prepared, release, inventory)
-        _ask(yes or as_json, f"Take {prepared.planned} devices back to {release.id}?")
+        ask(yes or driving.as_json, f"Take {prepared.planned} devices back to {release.id}?")
         snapshot = controller.new(
             prepared,
             inventory,
@@ -201,7 +196,7 @@ def rollback(
             kind="rollback",
             signature=signature,
         )
-        return _drive(journal, snapshot, fleet, inventory, junit, as_json)
+        return driving.run(journal, snapshot, fleet, inventory)
 
 
 def only_model(journal: Journal) -> str:
@@ -227,78 +222,33 @@ def _load_strategy(path: Path | None) -> Strategy:
     return Strategy() if path is None else load_document(path, Strategy)
 
 
-def _prepare(
-    inventory: Inventory, release: Release, strategy: Strategy, fleet: Fleet, *, quiet: bool
+def prepare_shown(
+    inventory: Inventory,
+    release: Release,
+    strategy: Strategy,
+    fleet: Fleet,
+    *,
+    quiet: bool,
+    **options: Any,
 ) -> Prepared:
+    """Ask the devices and plan, with a progress bar.
+
+    :param options: of ``controller.prepare``.
+    """
     console = Console(stderr=True)
     with Progress(
         console=console, transient=True, disable=quiet or not console.is_terminal
     ) as progress:
         task = progress.add_task("asking devices", total=len(inventory.devices))
         return controller.prepare(
-            inventory, release, strategy, fleet, lambda _name: progress.advance(task)
+            inventory, release, strategy, fleet, lambda _name: progress.advance(task), **options
         )
 
 
-def _ask(answered: bool, question: str) -> None:
+def ask(answered: bool, question: str) -> None:
+    """Ask a person on a terminal whether to go on."""
     if not answered and sys.stdin.isatty():
         click.confirm(question, abort=True)
-
-
-def _drive(
-    journal: Journal,
-    snapshot: Snapshot,
-    fleet: Fleet,
-    inventory: Inventory,
-    junit: Path | None,
-    as_json: bool,
-) -> int:
-    console = make_console()
-    display = observer(console, snapshot, as_json=as_json)
-    with contextlib.ExitStack() as stack:
-        if isinstance(display, contextlib.AbstractContextManager):
-            stack.enter_context(display)
-        record = controller.drive(
-            journal,
-            snapshot,
-            fleet,
-            inventory.devices,
-            [display],
-            tick=_TICK_SECONDS if console.is_terminal and not as_json else None,
-            on_engine=lambda engine: stack.enter_context(_pause_on_interrupt(engine)),
-        )
-    snapshot, events = journal.load(record.id), journal.events(record.id)
-    if junit is not None:
-        junit.write_text(report.junit(snapshot, events), encoding="utf-8")
-    result = report.summary(snapshot, events)
-    if as_json:
-        click.echo(json.dumps({"event": "result", **result}))
-    else:
-        _show_result(console, result)
-    return record.exit_code if record.exit_code is not None else 1
-
-
-@contextmanager
-def _pause_on_interrupt(engine: Engine) -> Iterator[None]:
-    def stop(_signal: int, _frame: object) -> None:
-        engine.stop("stopped by the operator")
-        signal.signal(signal.SIGINT, leave)
-
-    def leave(_signal: int, _frame: object) -> None:
-        # The cursor, which the live display had hidden, and what happens now.
-        click.echo(
-            "\x1b[?25h\nstopped at once: switches that are not confirmed go back by themselves;"
-            " muster resume goes on",
-            err=True,
-        )
-        os._exit(1)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _plan_json(prepared: Prepared, release: Release) -> dict[str, Any]:
@@ -310,13 +260,9 @@ def _plan_json(prepared: Prepared, release: Release) -> dict[str, Any]:
             name: {"state": found.state.value, "reason": found.reason}
             for name, found in prepared.left_out.items()
         },
-        "current": {name: _current(seen) for name, seen in prepared.seen.items()},
+        "without_rollback": prepared.without_rollback,
+        "current": {name: controller.running(seen) for name, seen in prepared.seen.items()},
     }
-
-
-def _current(seen: Any) -> str | None:
-    current = None if isinstance(seen, str) else seen["model"]["current"]
-    return current["id"] if current else None
 
 
 def _show_plan(
@@ -327,9 +273,10 @@ def _show_plan(
     table = plain_table("wave", "device", "site", "variant", "runs now")
     for wave in prepared.plan.waves:
         soak = f", soak {wave.soak:.0f} s" if wave.soak else ""
-        label = f"{wave.index + 1} {wave.name} ({len(wave.devices)}{soak})"
+        approval = ", after approval" if wave.approval else ""
+        label = f"{wave.index + 1} {wave.name} ({len(wave.devices)}{soak}{approval})"
         for device in wave.devices:
-            runs = _current(prepared.seen[device.name]) or "nothing"
+            runs = controller.running(prepared.seen[device.name]) or "nothing: no rollback"
             table.add_row(label, device.name, sites[device.name], device.variant, runs)
             label = ""
     for name, found in sorted(prepared.left_out.items()):
@@ -345,33 +292,9 @@ def _show_plan(
             styled(DeviceState.REJECTED.value), name, sites[name], "", Text(reason, style="dim")
         )
     console.print(table)
-
-
-def _show_result(console: Console, result: dict[str, Any]) -> None:
-    console.print()
-    console.print(
-        Text.assemble(
-            f"{result['kind']} {result['rollout']}: ",
-            styled(result["state"]),
-            f"  {result['reason']}",
-        ),
-        soft_wrap=True,
-    )
-    for wave in result["waves"]:
+    if prepared.without_rollback:
+        names = ", ".join(prepared.without_rollback)
         console.print(
-            f"  wave {wave['index'] + 1} ({wave['name']}): {counted(wave['devices'], 'device')} in"
-            f" {wave['seconds']:.1f} s; its slowest, {wave['slowest_device']},"
-            f" took {wave['slowest']:.1f} s"
+            f"nothing to go back to on {names}: a rollout needs --accept-no-rollback",
+            soft_wrap=True,
         )
-    most = max((device["commands"] for device in result["devices"]), default=0)
-    if most:
-        console.print(f"  at most {counted(most, 'SSH command')} on a device")
-    for device in result["devices"]:
-        if device["reason"] and device["state"] not in {"committed", "already_current"}:
-            console.print(
-                Text(f"  {device['device']}  ") + styled(device["state"]),
-                Text(f" {device['reason']}", style="dim"),
-                soft_wrap=True,
-            )
-    if result["exit_code"] == 5:
-        console.print(f"  to go on: muster resume {result['rollout']}")

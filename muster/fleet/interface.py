@@ -77,5 +77,8 @@ class Fleet(Protocol):
     def now(self) -> float:
         """Monotonic seconds of the clock that this fleet lives by."""
 
+    def wall_time(self) -> float:
+        """Seconds since 1970 UTC; only for what is bound to the time of day."""
+
     def close(self) -> None:
         """Drop every connection. Orders under way are abandoned."""

@@ -85,6 +85,10 @@ class PyinfraFleet:
         """The system's monotonic clock."""
         return time.monotonic()
 
+    def wall_time(self) -> float:
+        """The system's time of day."""
+        return time.time()
+
     def close(self) -> None:
         """Abandon what is under way and close every connection."""
         gevent.killall(list(self._greenlets), block=True, timeout=5)

@@ -9,22 +9,17 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from muster.fleet.interface import Answer, Order, Trouble, Verb
+from muster.fleet.simulated_device import Quality, SimulatedDevice
 
+__all__ = ["Fault", "FaultKind", "Quality", "SimulatedDevice", "SimulatedFleet"]
 
-class Quality(str, Enum):
-    """How a release behaves on a simulated device."""
-
-    GOOD = "good"
-    NEVER_READY = "never_ready"
-    WRONG = "wrong"
-    """Ready, but every request but those for readiness fails."""
-    CANNOT_PULL = "cannot_pull"
+BEGINNING = 1767225600.0
+"""Wall time at which a simulation begins: 2026-01-01 00:00 UTC, a Thursday."""
 
 
 class FaultKind(str, Enum):
@@ -38,180 +33,24 @@ class FaultKind(str, Enum):
     """The device obeys, loses power before it answers, and starts again."""
     GONE = "gone"
     """The device obeys; from then on it can't be reached, but lives on."""
+    AWAY = "away"
+    """The device obeys; then it can't be reached for some time, but lives on."""
+    TAKEN_OVER = "taken_over"
+    """Before the order comes, another controller undoes what is open, and takes the device."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``kind`` happens to the ``nth`` order (from 1) of ``verb`` that ``device`` gets."""
+    """``kind`` happens to the ``nth`` order (from 1) of ``verb`` that ``device`` gets.
+
+    :param seconds: how long a device is ``AWAY``.
+    """
 
     device: str
     verb: Verb
     kind: FaultKind
     nth: int = 1
-
-
-@dataclass
-class SimulatedDevice:
-    """State of one device, as its device program would keep it.
-
-    :param takes: seconds that each verb takes; a probe takes its duration besides.
-    """
-
-    name: str
-    arch: str = "amd64"
-    memory: int = 4 * 1024**3
-    disk_free: int = 8 * 1024**3
-    accelerators: tuple[str, ...] = ()
-    reachable: bool = True
-    takes: float = 0.1
-    current: str | None = None
-    previous: str | None = None
-    last_good: str | None = None
-    generation: int = 0
-    rollout: str | None = None
-    phase: str = "idle"
-    guard_deadline: float | None = None
-    releases: set[str] = field(default_factory=set)
-    last_outcome: dict[str, Any] | None = None
-
-    def guard(self, now: float) -> None:
-        """Go back if the confirmation did not come in time."""
-        if self.guard_deadline is not None and now >= self.guard_deadline:
-            self.go_back("no confirmation in time")
-
-    def boot(self) -> None:
-        """Start after a power cut: an unconfirmed switch is undone."""
-        if self.phase != "idle":
-            self.go_back("restarted before the confirmation")
-
-    def go_back(self, reason: str) -> None:
-        """Return to the last good release."""
-        failed, self.current = self.current, self.last_good
-        self.phase, self.guard_deadline = "idle", None
-        self._outcome("reverted", failed, reason)
-
-    def _outcome(self, outcome: str, release: str | None, reason: str) -> None:
-        self.last_outcome = {
-            "generation": self.generation,
-            "outcome": outcome,
-            "release": release,
-            "reason": reason,
-            "at": 0.0,
-        }
-
-    def obey(self, verb: Verb, order: Mapping[str, Any], now: float, quality: Quality) -> Any:
-        """Carry out one order; returns the answer document."""
-        return {
-            Verb.INSPECT: self._inspect,
-            Verb.STAGE: self._stage,
-            Verb.SWITCH: self._switch,
-            Verb.PROBE: self._probe,
-            Verb.CONFIRM: self._confirm,
-            Verb.REVERT: self._revert,
-        }[verb](order, now, quality)
-
-    def _inspect(self, order: Mapping[str, Any], now: float, _quality: Quality) -> dict[str, Any]:
-        armed = self.guard_deadline is not None
-        current = self.current
-        return {
-            "ok": True,
-            "arch": self.arch,
-            "memory": self.memory,
-            "disk_free": self.disk_free,
-            "runtime": {"name": "docker", "version": "20.10.24", "ready": True},
-            "accelerators": [{"kind": kind, "driver": None} for kind in self.accelerators],
-            "model": {
-                "name": order["model"],
-                "current": {"id": current, "serving": True} if current else None,
-                "previous": self.previous,
-                "last_good": self.last_good,
-                "generation": self.generation,
-                "rollout": self.rollout,
-                "phase": self.phase,
-                "guard": {
-                    "armed": armed,
-                    "remaining": self.guard_deadline - now if self.guard_deadline else None,
-                },
-                "releases": sorted(self.releases),
-                "last_outcome": self.last_outcome,
-            },
-        }
-
-    def _stage(self, order: Mapping[str, Any], _now: float, quality: Quality) -> dict[str, Any]:
-        if quality is Quality.CANNOT_PULL:
-            return _error("pull_failed", "manifest unknown")
-        self.releases.add(order["release_id"])
-        return {"ok": True, "staged": True, "already": False, "pulled": True}
-
-    def _switch(self, order: Mapping[str, Any], now: float, quality: Quality) -> dict[str, Any]:
-        same = (order["generation"], order["rollout"]) == (self.generation, self.rollout)
-        if order.get("extend"):
-            if not same or self.phase != "switched":
-                return _error("not_armed", "no unconfirmed switch of this generation")
-            self.guard_deadline = now + order["confirm_timeout"]
-            return {"ok": True, "guard_remaining": order["confirm_timeout"]}
-        if not same and order["generation"] <= self.generation:
-            return _error("stale_generation", f"generation {self.generation} is here already")
-        if not same and self.phase != "idle":
-            return _error("unfinished_switch", f"generation {self.generation} is unconfirmed")
-        if order["release_id"] not in self.releases:
-            return _error("unknown_release", "not staged")
-        if not same:
-            self.generation, self.rollout = order["generation"], order["rollout"]
-            self.previous, self.current = self.current, order["release_id"]
-            self.phase = "switched"
-            self.guard_deadline = now + order["confirm_timeout"]
-        elif self.phase == "idle":
-            return _error("not_armed", "this switch is over")
-        ready = quality is not Quality.NEVER_READY
-        return {"ok": True, "generation": self.generation, "ready": ready, "detail": "not ready"}
-
-    def _probe(self, order: Mapping[str, Any], _now: float, quality: Quality) -> dict[str, Any]:
-        def status(check: Mapping[str, Any]) -> int:
-            if quality is Quality.NEVER_READY:
-                return 503
-            return 500 if quality is Quality.WRONG and "ready" not in check["path"] else 200
-
-        return {
-            "ok": True,
-            "restarts": 0,
-            "measurements": {
-                check["name"]: [
-                    {"at": at, "status": status(check), "latency": 0.001, "body": "", "error": None}
-                    for at in (0.0, order["duration"])
-                ]
-                for check in order["checks"]
-            },
-        }
-
-    def _confirm(self, order: Mapping[str, Any], _now: float, _q: Quality) -> dict[str, Any]:
-        if (order["generation"], order["rollout"]) != (self.generation, self.rollout):
-            return _error("stale_generation", f"generation {self.generation} is here")
-        if self.phase == "idle" and self.last_good != self.current:
-            return _error("not_armed", "went back already")
-        if self.phase == "idle" and (self.last_outcome or {}).get("outcome") == "reverted":
-            return _error("not_armed", "went back already")
-        self.phase, self.guard_deadline, self.last_good = "idle", None, self.current
-        self._outcome("confirmed", self.current, "")
-        return {"ok": True, "release": self.current, "last_good": self.current, "pruned": []}
-
-    def _revert(self, order: Mapping[str, Any], _now: float, _q: Quality) -> dict[str, Any]:
-        if order["generation"] is not None and order["generation"] < self.generation:
-            return _error("stale_generation", f"generation {self.generation} is here")
-        came_from, to = self.current, order["to"]
-        if to is not None and self.phase == "idle" and self.current != to:
-            self.previous, self.current, self.last_good = self.current, to, to
-            self._outcome("reverted", came_from, order["reason"])
-        elif self.phase != "idle":
-            self.go_back(order["reason"])
-        return {
-            "ok": True,
-            "reverted": came_from != self.current,
-            "from": came_from,
-            "to": self.current,
-            "ready": self.current is not None,
-            "seconds": 0.1,
-        }
+    seconds: float = 60.0
 
 
 class SimulatedFleet:
@@ -229,7 +68,7 @@ class SimulatedFleet:
         self.devices = {device.name: device for device in devices}
         self.commands: Counter[str] = Counter()
         self._quality = quality
-        self._faults = {(f.device, f.verb, f.nth): f.kind for f in faults}
+        self._faults = {(f.device, f.verb, f.nth): f for f in faults}
         self._given: Counter[tuple[str, Verb]] = Counter()
         self._clock = 0.0
         self._heap: list[tuple[float, int, Order]] = []
@@ -237,12 +76,8 @@ class SimulatedFleet:
 
     def submit(self, order: Order) -> None:
         """Put an order on its way; it is carried out when the clock gets there."""
-        device = self.devices[order.device]
-        takes = device.takes
-        if order.verb is Verb.PROBE:
-            takes += float(order.document["duration"])
-        if not device.reachable:
-            takes = min(order.timeout, 10.0)
+        reachable = self._is_reachable(self.devices[order.device])
+        takes = min(self._takes(order) if reachable else 10.0, order.timeout)
         heapq.heappush(self._heap, (self._clock + takes, next(self._number), order))
 
     def next_answer(self, timeout: float | None) -> Answer | None:
@@ -259,33 +94,62 @@ class SimulatedFleet:
         """Virtual seconds since the beginning."""
         return self._clock
 
+    def wall_time(self) -> float:
+        """Virtual seconds since 1970 UTC; the simulation begins on 1 January 2026."""
+        return BEGINNING + self._clock
+
     def close(self) -> None:
         """Forget what is under way."""
         self._heap.clear()
+
+    def finish(self) -> None:
+        """Have the orders that are under way obeyed, though nobody waits for the answers."""
+        while self._heap:
+            self._clock, _, order = heapq.heappop(self._heap)
+            self._carry_out(order)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by without a controller."""
+        self._clock += seconds
+        for device in self.devices.values():
+            device.guard(self._clock)
 
     def let_guards_act(self) -> None:
         """Let so much time pass that every armed guard has acted."""
         for device in self.devices.values():
             device.guard(float("inf"))
 
+    def _takes(self, order: Order) -> float:
+        """Seconds; what takes longer than the order's time limit is obeyed without an answer."""
+        watched = float(order.document["duration"]) if order.verb is Verb.PROBE else 0.0
+        return self.devices[order.device].takes + watched
+
+    def _is_reachable(self, device: SimulatedDevice) -> bool:
+        return device.reachable and self._clock >= device.reachable_from
+
     def _carry_out(self, order: Order) -> Answer:
         device = self.devices[order.device]
         device.guard(self._clock)
-        if not device.reachable:
+        if not self._is_reachable(device):
             return _lost(order)
         self._given[order.device, order.verb] += 1
         self.commands[order.device] += 1
         fault = self._faults.get((order.device, order.verb, self._given[order.device, order.verb]))
-        if fault is FaultKind.ORDER_LOST:
+        kind = fault.kind if fault is not None else None
+        if kind is FaultKind.ORDER_LOST:
             return _lost(order)
+        if kind is FaultKind.TAKEN_OVER:
+            device.take_over(self._clock)
         release = order.document.get("release_id") or device.current
         quality = self._quality(device.name, release)
         document = device.obey(order.verb, order.document, self._clock, quality)
-        if fault is FaultKind.POWER_CUT:
-            device.boot()
-        if fault is FaultKind.GONE:
+        if kind is FaultKind.POWER_CUT:
+            device.boot(self._clock)
+        if kind is FaultKind.GONE:
             device.reachable = False
-        if fault is not None:
+        if fault is not None and kind is FaultKind.AWAY:
+            device.reachable_from = self._clock + fault.seconds
+        if kind not in {None, FaultKind.TAKEN_OVER} or self._takes(order) > order.timeout:
             return _lost(order)
         if not document["ok"]:
             error = document["error"]
@@ -305,7 +169,3 @@ def _lost(order: Order) -> Answer:
     return Answer(
         order.device, order.verb, trouble=Trouble.UNREACHABLE, message="the link is cut", seconds=10
     )
-
-
-def _error(code: str, message: str) -> dict[str, Any]:
-    return {"ok": False, "error": {"code": code, "message": message, "detail": {}}}

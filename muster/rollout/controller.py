@@ -12,16 +12,21 @@ from typing import Any
 
 from muster.errors import InputError, MusterError
 from muster.fleet.interface import Fleet, Order, Verb
+from muster.hooks.interface import Hooks
 from muster.inventory import Device, Inventory, load_inventory, pyinfra_data
+from muster.planning import Plan, PlanDevice, plan
 from muster.release import Release, select_variant
+from muster.rollout.catching_up import way_to_newest
 from muster.rollout.decide import Next
 from muster.rollout.engine import Engine
 from muster.rollout.journal import Journal
 from muster.rollout.ledger import Observer
-from muster.rollout.machine import FINAL_ROLLOUT, DeviceState
+from muster.rollout.machine import BEFORE_SWITCH, FINAL_ROLLOUT, DeviceState, RolloutState
 from muster.rollout.prepare import new_rollout, triage
 from muster.rollout.records import RolloutRecord, Snapshot
-from muster.strategy import Plan, PlanDevice, Strategy, WaveRule, plan
+from muster.rollout.work import DeviceFacts
+from muster.strategy import Strategy, WaveRule
+from muster.windows import time_zone
 
 INSPECT_SECONDS = 30.0
 
@@ -64,21 +69,36 @@ def survey(
     return seen
 
 
+def running(seen: Mapping[str, Any] | str) -> str | None:
+    """Id of the release that a device runs, from its answer to ``inspect``."""
+    current = None if isinstance(seen, str) else seen["model"]["current"]
+    return current["id"] if current else None
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A plan, and what it rests on.
 
     :param left_out: devices that are in no wave because of what they said, and why.
+    :param variants: variant of each device that has one.
     """
 
     plan: Plan
     left_out: Mapping[str, Next]
     seen: Survey
+    variants: Mapping[str, str]
 
     @property
     def planned(self) -> int:
         """Number of devices in waves."""
         return len(self.plan.devices)
+
+    @property
+    def without_rollback(self) -> list[str]:
+        """Devices of the plan that run nothing, so that there is nothing to go back to."""
+        return sorted(
+            device.name for device in self.plan.devices if running(self.seen[device.name]) is None
+        )
 
 
 def prepare(
@@ -87,8 +107,22 @@ def prepare(
     strategy: Strategy,
     fleet: Fleet,
     progress: Callable[[str], None] = lambda _name: None,
+    *,
+    back: bool = False,
+    quarantined: Mapping[str, str] | None = None,
 ) -> Prepared:
-    """Ask the devices and cut those that take the release into waves. Changes nothing."""
+    """Ask the devices and cut those that take the release into waves. Changes nothing.
+
+    :param back: the release is gone back to.
+    :param quarantined: why each device is left alone that could not go back in an earlier rollout.
+    :raises InputError: the strategy names a pattern, or a device a time zone, that isn't there.
+    """
+    device_facts(inventory.devices)  # a wrong variable is told before any device is asked
+    matching = {
+        rule.pattern: {device.name for device in inventory.select(rule.pattern)}
+        for rule in strategy.waves
+        if rule.pattern is not None
+    }
     members = [PlanDevice(d.name, d.site, d.groups) for d in inventory.devices]
     variants: dict[str, str] = {}
     for device in members:
@@ -96,9 +130,45 @@ def prepare(
         if not isinstance(found, str):
             variants[device.name] = found[0]
     seen = survey(fleet, variants, release.model, progress)
-    left_out = triage(release, variants, seen, strategy.offline.policy)
-    planned = plan([d for d in members if d.name not in left_out], release, strategy)
-    return Prepared(planned, left_out, seen)
+    left_out = triage(release, variants, seen, strategy, back=back, quarantined=quarantined)
+    planned = plan([d for d in members if d.name not in left_out], release, strategy, matching)
+    return Prepared(planned, left_out, seen, variants)
+
+
+def quarantine(journal: Journal, model: str) -> dict[str, str]:
+    """Why each device is left alone that could not go back when a rollout last touched it.
+
+    The rollouts that left it alone since do not end that.
+    """
+    untouched = BEFORE_SWITCH | {DeviceState.REJECTED, DeviceState.DEFERRED}
+    return {
+        device: f"quarantined by rollout {latest.rollout}: {latest.record.reason}; look at it, then"
+        " roll out with --include-quarantined"
+        for device, latest in journal.latest(model, ignoring=untouched).items()
+        if latest.record.state is DeviceState.QUARANTINED
+    }
+
+
+def device_facts(devices: Iterable[Device]) -> dict[str, DeviceFacts]:
+    """What the engine needs to know of each device.
+
+    :raises InputError: a device names a time zone that there is not.
+    """
+    facts, problems = {}, []
+    for device in devices:
+        zone = device.variables.get("muster_timezone")
+        try:
+            if zone is not None:
+                time_zone(str(zone))
+        except ValueError as error:
+            problems.append(f"{device.name}: muster_timezone: {error}")
+        registry = device.variables.get("muster_registry")
+        facts[device.name] = DeviceFacts(
+            str(registry) if registry else None, device.site, str(zone) if zone else None
+        )
+    if problems:
+        raise InputError(problems)
+    return facts
 
 
 def new(
@@ -110,10 +180,12 @@ def new(
     limit: str | None = None,
     kind: str = "rollout",
     signature: str | None = None,
+    accept_no_rollback: bool = True,
 ) -> Snapshot:
     """Make the records of a new rollout; they are in no journal yet.
 
-    :raises InputError: no device takes the release.
+    :param accept_no_rollback: whether devices may take it that have nothing to go back to.
+    :raises InputError: no device takes the release, or one has nothing to go back to.
     """
     if not prepared.planned and not any(
         found.state in {DeviceState.ALREADY_CURRENT, DeviceState.DEFERRED}
@@ -124,6 +196,13 @@ def new(
             [f"{inventory.path}: no device takes release {release.id}:"]
             + [f"  {name}: {why}" for name, why in (reasons | dict(prepared.plan.rejected)).items()]
         )
+    if prepared.without_rollback and not accept_no_rollback:
+        names = prepared.without_rollback
+        many = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        raise InputError(
+            f"{inventory.path}: {', '.join(names[:10])}{many}: nothing runs there, so there is"
+            " nothing to go back to; if that is right, use --accept-no-rollback"
+        )
     return new_rollout(
         release,
         strategy,
@@ -133,6 +212,7 @@ def new(
         kind=kind,
         signature=signature,
         left_out=prepared.left_out,
+        variants=prepared.variants,
     )
 
 
@@ -143,6 +223,8 @@ def drive(
     devices: Sequence[Device],
     observers: Sequence[Observer] = (),
     *,
+    hooks: Hooks | None = None,
+    wait_for_approval: bool = False,
     tick: float | None = None,
     on_engine: Callable[[Engine], None] = lambda _engine: None,
 ) -> RolloutRecord:
@@ -179,8 +261,10 @@ def drive(
             fleet,
             journal,
             lease,
-            registries=registries(devices),
+            facts=device_facts(devices),
             observers=observers,
+            hooks=hooks,
+            wait_for_approval=wait_for_approval,
             tick=tick,
         )
         on_engine(engine)
@@ -193,15 +277,6 @@ def drive(
 def release_of(rollout: RolloutRecord) -> Release:
     """The release of a rollout, as the journal keeps it."""
     return Release.model_validate(json.loads(rollout.release_document))
-
-
-def registries(devices: Iterable[Device]) -> dict[str, str]:
-    """Address of the registry of each device that names its own."""
-    return {
-        device.name: str(device.variables["muster_registry"])
-        for device in devices
-        if device.variables.get("muster_registry")
-    }
 
 
 def read_signature(release_file: Path) -> str | None:
@@ -270,9 +345,82 @@ def _known_release(journal: Journal, model: str, to: str) -> str:
     return matching[0]
 
 
+@dataclass(frozen=True)
+class CatchUp:
+    """What brings devices that were left behind one release further.
+
+    :param devices: names of the devices that take ``release``.
+    """
+
+    release: Release
+    strategy: Strategy
+    signature: str | None
+    devices: tuple[str, ...]
+
+
+def left_behind(journal: Journal, model: str) -> list[str]:
+    """Devices that were deferred in the newest rollout they were in, or were being caught up.
+
+    Quarantined ones are not among them: a person has to look at those first.
+    """
+    quarantined = quarantine(journal, model)
+    return sorted(
+        device
+        for device, latest in journal.latest(model).items()
+        if latest.record.state is DeviceState.DEFERRED or latest.kind == "catch_up"
+        if device not in quarantined
+    )
+
+
+def next_catch_up(
+    journal: Journal, model: str, devices: Sequence[Device], seen: Survey
+) -> CatchUp | None:
+    """The next release that devices which were left behind have to take; None when none has.
+
+    Only releases that a rollout of this journal ended well with count, in the newest rollout of
+    each. A device whose strategy says ``catch_up: none`` is left alone.
+
+    :param devices: those that were left behind; ``seen``: what they answered.
+    """
+    good = {RolloutState.SUCCEEDED, RolloutState.SUCCEEDED_WITH_DEFERRED}
+    newest: dict[str, RolloutRecord] = {}
+    for record in journal.rollouts(model, limit=1000):
+        if record.kind != "catch_up" and record.release_id not in newest:
+            newest[record.release_id] = record
+    records = [record for record in newest.values() if record.state in good]
+    if not records:
+        return None
+    releases = [release_of(record) for record in records]
+    wanted: dict[str, list[str]] = {}
+    for device in devices:
+        current = running(seen[device.name])
+        way = way_to_newest(
+            current,
+            releases,
+            lambda release, groups=device.groups: (  # type: ignore[misc]
+                not isinstance(select_variant(release, groups), str)
+            ),
+        )
+        if way and not isinstance(seen[device.name], str):
+            wanted.setdefault(way[0], []).append(device.name)
+    for record, release in reversed(list(zip(records, releases, strict=True))):
+        strategy = Strategy.model_validate(record.strategy)
+        if release.id in wanted and strategy.offline.catch_up == "latest":
+            names = tuple(wanted[release.id])
+            return CatchUp(release, at_once(strategy, "catch-up"), record.signature, names)
+    return None
+
+
 def rollback_strategy(strategy: Strategy) -> Strategy:
-    """A rollback goes everywhere at once, without canary and soak, but keeps the gates."""
-    return strategy.model_copy(update={"waves": (WaveRule(size="rest", name="rollback"),)})
+    """A rollback goes everywhere at once and at any time, without canary and soak, but keeps the
+    gates."""
+    return at_once(strategy, "rollback").model_copy(update={"maintenance_window": ()})
+
+
+def at_once(strategy: Strategy, name: str) -> Strategy:
+    """A strategy with one wave for all devices."""
+    waves = (WaveRule(size="rest", name=name),)
+    return strategy.model_copy(update={"waves": waves, "ramp": None})
 
 
 def load_devices(rollout: RolloutRecord) -> Inventory:

@@ -6,22 +6,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from muster.fleet.interface import Answer, Order, Trouble
+from muster.fields import format_duration
+from muster.fleet.interface import Answer, Fleet, Order, Trouble
 from muster.gates import Assessment, assess_probe, could_not_measure
-from muster.release import Release, fits
+from muster.release import Release, misfits
 from muster.rollout import decide
 from muster.rollout.decide import Next
 from muster.rollout.events import EventKind
 from muster.rollout.ledger import Ledger
-from muster.rollout.machine import BEFORE_SWITCH, UNCONFIRMED, DeviceState, RolloutState
+from muster.rollout.machine import BEFORE_SWITCH, GOOD, UNCONFIRMED, DeviceState, RolloutState
 from muster.rollout.orders import Orders
-from muster.rollout.work import DeviceWork, Step
+from muster.rollout.turns import Due, Group, Turns
+from muster.rollout.work import DeviceFacts, DeviceWork, Step
 from muster.strategy import Strategy
 
 RETRY_SECONDS = 2.0
 """Pause before a device is asked again after trouble."""
 RECHECK_SECONDS = 5.0
 """Pause between two attempts to reach a lost device."""
+LATE_SECONDS = 30.0
+"""Pause between two attempts to reach a deferred device that is waited for."""
+LOCK_RETRY_SECONDS = 10.0
+"""Pause before a device is asked again whose application holds the lock."""
+MAX_MOVES = 100
+"""Transitions of one device in one run; what makes more goes round in circles."""
 
 D, R = DeviceState, RolloutState
 
@@ -29,8 +37,7 @@ D, R = DeviceState, RolloutState
 class Crew:
     """Every device of one rollout, each on its own way through the states.
 
-    :param now: the clock of the fleet, in seconds.
-    :param registries: address of the registry (``host:port``) for each device that has its own.
+    :param facts: what the inventory says of each device.
     """
 
     def __init__(
@@ -38,30 +45,45 @@ class Crew:
         ledger: Ledger,
         release: Release,
         strategy: Strategy,
-        now: Callable[[], float],
-        registries: Mapping[str, str],
+        fleet: Fleet,
+        facts: Mapping[str, DeviceFacts],
     ) -> None:
         self._ledger, self._release, self._strategy = ledger, release, strategy
-        self._now, self._registries = now, registries
-        self._works = {name: DeviceWork(record) for name, record in ledger.devices.items()}
-        self._by_wave: dict[int | None, list[DeviceWork]] = {}
-        for work in self._works.values():
-            self._by_wave.setdefault(work.record.wave, []).append(work)
+        self._now = fleet.now
+        self.turns = Turns(strategy, fleet.now, fleet.wall_time)
+        self._groups: dict[int | None, Group] = {}
+        self._works: dict[str, DeviceWork] = {}
+        for name, record in ledger.devices.items():
+            work = DeviceWork(record, facts.get(name, DeviceFacts()))
+            self._works[name] = work
+            self._groups.setdefault(record.wave, Group()).add(work)
         rollout = ledger.rollout
         self._build = Orders(rollout.id, release, strategy, signature=rollout.signature)
         self._orders: list[Order] = []
-        self._due: dict[str, DeviceWork] = {}
+        self._busy: dict[str, DeviceWork] = {}
+        self._due, self._waiting = Due(), Due()
+        self._confirmed: list[DeviceWork] = []
         self.stopping = ""
-        self.active = 0
-        self.last_progress = now()
+        self.active = sum(work.counts_as_active for work in self._works.values())
+        self.looks_for_late = False
+        self.last_progress = fleet.now()
 
-    def of_wave(self, wave: int | None) -> list[DeviceWork]:
+    def group(self, wave: int | None) -> Group:
         """The devices of one wave; None: of no wave."""
-        return self._by_wave.get(wave, [])
+        return self._groups.setdefault(wave, Group())
 
-    def everybody(self) -> list[DeviceWork]:
-        """All devices."""
-        return list(self._works.values())
+    def work(self, device: str) -> DeviceWork:
+        """One device."""
+        return self._works[device]
+
+    def newly_committed(self) -> list[DeviceWork]:
+        """Devices that were confirmed, or whose soak ended, since this was last asked."""
+        confirmed, self._confirmed = self._confirmed, []
+        return confirmed
+
+    def tally(self) -> decide.Tally:
+        """Count all devices."""
+        return decide.tally(work.record for work in self._works.values())
 
     def stop(self, reason: str) -> None:
         """Start nothing new; what is under way comes to rest."""
@@ -73,8 +95,8 @@ class Crew:
             state = work.record.state
             if state in UNCONFIRMED | {D.ROLLING_BACK}:
                 self._ask_where_it_is(work)
-            elif state in {D.STAGING, D.STAGED}:
-                self.move(work, Next(D.PREFLIGHT, "its controller went away"))
+            elif state is D.STAGING and self._may_begin():
+                self.move(work, Next(D.PREFLIGHT, "looked at again"))
             elif state is D.PREFLIGHT:
                 self._enter(work)
             elif state is D.ROLLBACK_FAILED:
@@ -84,17 +106,90 @@ class Crew:
 
     def in_flight(self) -> bool:
         """Whether a device is under way; one that is lost is not."""
-        return any(not w.idle and w.record.state is not D.LOST for w in self._works.values())
+        return any(work.record.state is not D.LOST for work in self._busy.values())
 
     def at_rest(self) -> bool:
         """Whether nothing is under way, and no lost device may still be seen again."""
-        return all(work.idle for work in self._works.values())
+        return not self._busy
 
     def seconds_to_next(self) -> float | None:
-        """Seconds until an order is due; None when none is."""
-        if not self._due:
-            return None
-        return max(0.0, min(work.not_before for work in self._due.values()) - self._now())
+        """Seconds until something is due; None when nothing is."""
+        times = [at for at in (self._due.first, self._waiting.first) if at is not None]
+        return max(0.0, min(times) - self._now()) if times else None
+
+    def start(self, group: Group, *, to_staged_only: bool) -> float | None:
+        """Set devices going that wait for their turn, ``max_parallel`` at a time.
+
+        :returns: seconds until a switch may begin that the rate holds back; None for none.
+        """
+        while self.active < self._strategy.max_parallel and group.staged and not to_staged_only:
+            delay = self.turns.rate_delay()
+            if delay:
+                break
+            work = group.staged.popleft()
+            if work.record.state is D.STAGED and work.idle:
+                self._switch_in_its_window(work)
+        while self.active < self._strategy.max_parallel and group.pending:
+            work = group.pending.popleft()
+            if work.record.state is D.PENDING:
+                self.move(work, Next(D.PREFLIGHT))
+            elif work.record.state is D.STAGED and work.idle:
+                self.move(work, Next(D.PREFLIGHT, "looked at again"))
+            elif work.record.state is D.DEFERRED and work.idle:
+                self.move(work, Next(D.PREFLIGHT, "it is back"))
+        held_back = group.staged and not to_staged_only
+        return (self.turns.rate_delay() or None) if held_back else None
+
+    def start_late(self) -> float | None:
+        """Set devices going that came back after the last wave; see :meth:`start`."""
+        delays = [self.start(group, to_staged_only=False) for group in self._groups.values()]
+        return min((delay for delay in delays if delay is not None), default=None)
+
+    def _switch_in_its_window(self, work: DeviceWork) -> None:
+        delay = self.turns.window_delay(work)
+        if delay:
+            self._wait(work, delay, "waits for its maintenance window")
+        else:
+            self.turns.switch_begins()
+            self.move(work, Next(D.SWITCHING))
+
+    def _wait(self, work: DeviceWork, seconds: float, reason: str) -> None:
+        """Let a device wait where it is; it does not count as under way."""
+        if reason and not work.record.reason.startswith(reason):
+            work.record.reason = f"{reason}, for {format_duration(round(seconds))}"
+            self._ledger.touch(work.record)
+            self._ledger.say(f"{work.record.device} {work.record.reason}", work.record)
+        self.group(work.record.wave).waiting += 1
+        self._waiting.put(self._now() + seconds, work)
+
+    def _wait_for_lock(self, work: DeviceWork) -> None:
+        now = self._now()
+        if work.locked_since is None:
+            work.locked_since = now
+        if now - work.locked_since < self._strategy.lock_deadline:
+            self._wait(work, LOCK_RETRY_SECONDS, "")
+        else:
+            limit = format_duration(self._strategy.lock_deadline)
+            self.move(
+                work, Next(D.DEFERRED, f"{work.record.reason}, for {limit}", unreachable=True)
+            )
+
+    def _end_waits(self) -> None:
+        for work in self._waiting.take(self._now()):
+            group = self.group(work.record.wave)
+            group.waiting -= 1
+            self.last_progress = self._now()
+            if work.record.state is D.STAGED and work.idle:
+                group.staged.append(work)
+            elif work.record.state is D.DEFERRED and work.idle and self.looks_for_late:
+                self._order(work, Step.RECHECK)
+
+    def look_for_late(self) -> None:
+        """Ask deferred devices again and again, and bring those up that are back."""
+        self.looks_for_late = True
+        for work in self._works.values():
+            if work.record.state is D.DEFERRED:
+                self._wait(work, LATE_SECONDS, "")
 
     def take_orders(self) -> list[Order]:
         """The orders to give now that everything noted is in the journal."""
@@ -116,10 +211,12 @@ class Crew:
         step, work.step = work.step, None
         if step is None:
             raise AssertionError(f"{answer.device} answered without an order")
+        del self._busy[answer.device]
         self._note_answer(work, step, answer)
         handler: Callable[[DeviceWork, Answer], Next | None] = {
             Step.PREFLIGHT: self._after_preflight,
             Step.RECONCILE: self._after_reconcile,
+            Step.RECHECK: self._after_recheck,
             Step.STAGE: self._after_stage,
             Step.SWITCH: self._after_switch,
             Step.EXTEND: self._after_extend,
@@ -138,14 +235,30 @@ class Crew:
                 return None
             return decide.unreachable_before_switch(self._strategy.offline.policy, answer.message)
         record = work.record
-        variant = self._release.variants[record.variant]
-        misfits = fits(variant, answer.document, self._release.id)
-        following = decide.preflight(self._attempt(work), answer.document, misfits)
+        if work.facts.timezone is None and answer.document.get("timezone"):
+            work.facts = replace(work.facts, timezone=answer.document["timezone"])
+        reasons = misfits(
+            self._release,
+            record.variant,
+            answer.document,
+            mode=self._strategy.switch,
+            back=self._ledger.rollout.kind == "rollback",
+        )
+        if (problem := self.turns.window_problem(work)) is not None:
+            reasons.append(problem)
+        following = decide.preflight(self._attempt(work), answer.document, reasons)
         if following.state is D.STAGING:
             seen = answer.document["model"]
             record.previous = seen["current"]["id"] if seen["current"] else None
             record.generation = seen["generation"] + 1
         return following
+
+    def _after_recheck(self, work: DeviceWork, answer: Answer) -> Next | None:
+        if answer.trouble is None:
+            self.group(work.record.wave).pending.append(work)
+        else:
+            self._wait(work, LATE_SECONDS, "")
+        return None
 
     def _after_reconcile(self, work: DeviceWork, answer: Answer) -> Next | None:
         state = work.record.state
@@ -225,9 +338,10 @@ class Crew:
                 return None
             if answer.trouble is Trouble.UNREACHABLE:
                 # Confirmed, but nobody can say how it does: the budget decides.
-                work.soaked = work.record.unreachable = True
-                work.record.reason = f"out of reach during the soak: {answer.message}"
-                self._ledger.touch(work.record)
+                self._has_soaked(work)
+                self._mark(
+                    work, f"out of reach during the soak: {answer.message}", unreachable=True
+                )
                 self._ledger.say(f"{work.record.device} is {work.record.reason}", work.record)
                 return None
             assessments = [could_not_measure(g, answer.message) for g in self._release.gates]
@@ -235,7 +349,7 @@ class Crew:
             assessments = self._assess(work, answer)
         following = decide.after_probe(assessments, decide.MAX_TRIES)
         work.tries = 0
-        work.soaked = True
+        self._has_soaked(work)
         if following.state is D.CONFIRMING:
             return None
         if following.pause:
@@ -243,8 +357,7 @@ class Crew:
             self.stop(f"{work.record.device}: {following.reason}")
             return None
         if work.record.previous is None:
-            work.record.failed = True
-            self._ledger.touch(work.record)
+            self._mark(work, following.reason, failed=True)
             self._ledger.say(
                 f"{work.record.device} failed its soak and has no earlier release to go back to",
                 work.record,
@@ -260,11 +373,23 @@ class Crew:
         return Next(D.COMMITTED)
 
     def _after_revert(self, work: DeviceWork, answer: Answer) -> Next | None:
-        if answer.code == "busy" and self._try_again(work, Step.REVERT):
+        # A way back that failed goes on there until it is given up; its guard tries it too.
+        again = {"busy", "revert_failed", "unfinished_switch"}
+        if answer.code in again and self._try_again(work, Step.REVERT):
             return None
         following = decide.after_revert(answer)
         if following is None:
             return self._trouble(work, answer)
+        if following.state is D.ROLLBACK_FAILED and work.was_confirmed and not work.fell_back:
+            # Once to the last good one, so that the device serves at all.
+            work.fell_back = True
+            work.record.reason = following.reason
+            self._ledger.touch(work.record)
+            self._order(work, Step.REVERT)
+            return None
+        if following.state is D.ROLLED_BACK and work.fell_back:
+            reason = f"{work.record.reason}; it serves {answer.document['to']} again"
+            return Next(D.ROLLBACK_FAILED, reason, failed=True)
         # What it went back for is what a person wants to read.
         return replace(following, reason=following.reason or work.record.reason)
 
@@ -283,15 +408,51 @@ class Crew:
             self._ledger.note(EventKind.GATE, assessment.to_json(), work.record)
         return assessments
 
+    def _has_soaked(self, work: DeviceWork) -> None:
+        work.soaked = True
+        self.group(work.record.wave).soaking.discard(work.record.device)
+        self._confirmed.append(work)  # if all is taken back meanwhile, its turn has come
+
+    def _mark(
+        self, work: DeviceWork, reason: str, *, failed: bool = False, unreachable: bool = False
+    ) -> None:
+        """Count a device against a budget where it is."""
+        tally = self.group(work.record.wave).tally
+        tally.count(work.record, -1)
+        work.record.reason = reason
+        work.record.failed |= failed
+        work.record.unreachable |= unreachable
+        tally.count(work.record, 1)
+        self._ledger.touch(work.record)
+
     def move(self, work: DeviceWork, following: Next) -> None:
         """Take a device to its next state, and order what it needs there."""
+        work.moves += work.locked_since is None  # an application's lock has a deadline of its own
+        if work.moves > MAX_MOVES:
+            following = decide.round_in_circles(work.record.state, following)
+        group, old = self.group(work.record.wave), work.record.state
         self.active -= work.counts_as_active
+        group.tally.count(work.record, -1)
         work.given_up = following.for_good
         self._ledger.move_device(work.record, following)
+        if work.record.state in GOOD:
+            work.record.unreachable = False  # it was away, and came back in time
+        group.tally.count(work.record, 1)
         self.active += work.counts_as_active
         self.last_progress = self._now()
         if work.record.state in {D.STAGING, D.SWITCHING, D.COMMITTED, D.ROLLING_BACK}:
             work.tries = 0
+        if work.record.state is D.COMMITTED:
+            self._confirmed.append(work)
+        if old is D.STAGING and (freed := self.turns.pulled(work)) is not None:
+            self._enter(freed)
+        if old is D.SWITCHING and work.record.state is D.STAGED:
+            self._wait_for_lock(work)
+            return
+        group.enqueue(work)
+        if work.record.state is D.DEFERRED and self.looks_for_late:
+            work.moves = work.rounds = 0
+            self._wait(work, LATE_SECONDS, "")
         self._enter(work)
 
     def _enter(self, work: DeviceWork, delay: float = 0.0) -> None:
@@ -307,37 +468,39 @@ class Crew:
             # Nothing was touched; it waits for a resume.
             work.record.reason = "stopped before its switch"
             self._ledger.touch(work.record)
+        elif state is D.STAGING and not self.turns.may_pull(work):
+            pass  # another device of its site gives its place to it
         elif state in _STEPS:
             self._order(work, _STEPS[state], delay=delay)
 
     def _may_begin(self) -> bool:
-        return not self.stopping and self._ledger.rollout.state is R.RUNNING
+        return not self.stopping and self._ledger.rollout.state in {R.RUNNING, R.AWAITING_APPROVAL}
 
     def _order(
         self, work: DeviceWork, step: Step, duration: float = 0.0, delay: float = 0.0
     ) -> None:
         work.due_step, work.duration = step, duration
-        work.not_before = self._now() + delay
-        self._due[work.record.device] = work
-        if not delay:
+        self._busy[work.record.device] = work
+        if delay:
+            self._due.put(self._now() + delay, work)
+        else:
             self._give(work)
 
     def give_due_orders(self) -> None:
         """Give the orders whose time has come."""
-        now = self._now()
-        for work in list(self._due.values()):
-            if work.not_before <= now:
+        for work in self._due.take(self._now()):
+            if work.due_step is not None:
                 self._give(work)
+        self._end_waits()
 
     def _give(self, work: DeviceWork) -> None:
         step, work.due_step = work.due_step, None
-        self._due.pop(work.record.device, None)
         record, build, name = work.record, self._build, work.record.device
         work.step = step
-        if step in {Step.PREFLIGHT, Step.RECONCILE}:
+        if step in {Step.PREFLIGHT, Step.RECONCILE, Step.RECHECK}:
             order = build.inspect(name)
         elif step is Step.STAGE:
-            order = build.stage(name, record.variant, self._registries.get(name))
+            order = build.stage(name, record.variant, work.facts.registry)
         elif step is Step.SWITCH:
             order = build.switch(name, record.generation)
         elif step is Step.EXTEND:
@@ -350,6 +513,8 @@ class Crew:
             order = build.confirm(name, record.generation)
         else:
             to = record.previous if work.was_confirmed else None
+            if work.fell_back:
+                to = self._release.id  # its last good one until it went back
             order = build.revert(name, record.generation, to, record.reason)
         self._orders.append(order)
 

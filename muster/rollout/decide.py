@@ -7,12 +7,12 @@ Where the device and the controller disagree, the device is right.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from muster.fleet.interface import Answer, Trouble
 from muster.gates import Assessment, Verdict
-from muster.rollout.machine import SETTLED, DeviceState, RolloutState
+from muster.rollout.machine import GOOD, SETTLED, DeviceState, RolloutState
 from muster.rollout.records import DeviceRecord, WaveRecord
 from muster.strategy import FailureBudget
 
@@ -159,6 +159,8 @@ def after_stage(answer: Answer, policy: str) -> Next:
 
 def after_switch(answer: Answer) -> Next | None:
     """A device has tried to switch; None: ask it where it is."""
+    if answer.code == "locked":
+        return Next(D.STAGED, f"waits for an application: {answer.message}")
     if answer.trouble is not None:
         return None
     if answer.document["ready"]:
@@ -194,6 +196,16 @@ def out_of_tries(state: DeviceState, answer: Answer) -> Next:
     return Next(D.ROLLING_BACK, answer.message, failed=True)
 
 
+def round_in_circles(state: DeviceState, following: Next) -> Next:
+    """What becomes of a device that changed its state too often; its guard ends what is open."""
+    if following.state in SETTLED or following.state is D.ROLLBACK_FAILED:
+        return following
+    reason = f"went round in circles, at last to {following.state.value}: {following.reason}"
+    if state in {D.SWITCHING, D.SOAKING, D.CONFIRMING, D.ROLLING_BACK, D.PREFLIGHT}:
+        return Next(D.LOST, reason, failed=True, for_good=True)
+    return Next(following.state, following.reason, failed=following.failed)
+
+
 def after_revert(answer: Answer) -> Next | None:
     """A device was told to go back; None: ask it where it is."""
     if answer.trouble is Trouble.UNREACHABLE:
@@ -206,52 +218,99 @@ def after_revert(answer: Answer) -> Next | None:
     return Next(D.ROLLED_BACK)
 
 
-def breach(
-    devices: Collection[DeviceRecord],
-    total: int,
-    budget: FailureBudget,
-    wave: WaveRecord | None = None,
-) -> str | None:
-    """Which limit of the budget these devices breach, in plain words.
+@dataclass
+class Tally:
+    """How many devices of a wave are where; kept up as they move, so that it costs nothing.
 
-    :param devices: the devices of one wave, or those that are in none.
-    :param total: the number of devices that percentages refer to.
+    :param devices: number of devices of the wave.
+    :param settled: need nothing more for the wave to go on.
+    :param good: run the release.
+    :param failed: count against ``max_failed``; likewise ``unreachable``.
+    """
+
+    devices: int = 0
+    settled: int = 0
+    good: int = 0
+    committed: int = 0
+    failed: int = 0
+    unreachable: int = 0
+    deferred: int = 0
+    rejected: int = 0
+    quarantined: list[str] = field(default_factory=list)
+
+    def count(self, record: DeviceRecord, by: int) -> None:
+        """Count a device in (``by`` 1) or out again (-1), as it is now."""
+        state = record.state
+        self.devices += by
+        self.settled += by * (state in SETTLED)
+        self.good += by * (state in GOOD)
+        self.committed += by * (state is D.COMMITTED)
+        self.failed += by * record.failed
+        self.unreachable += by * record.unreachable
+        self.deferred += by * (state is D.DEFERRED)
+        self.rejected += by * (state is D.REJECTED and not record.failed)
+        if state is D.QUARANTINED and by > 0:
+            self.quarantined.append(record.device)
+        elif state is D.QUARANTINED:
+            self.quarantined.remove(record.device)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no device needs anything more for the wave to go on."""
+        return self.settled == self.devices
+
+
+def tally(records: Iterable[DeviceRecord]) -> Tally:
+    """Count devices."""
+    result = Tally()
+    for record in records:
+        result.count(record, 1)
+    return result
+
+
+def breach(
+    count: Tally, budget: FailureBudget, wave: WaveRecord | None = None, total: int | None = None
+) -> str | None:
+    """Which limit of the budget devices breach, in plain words.
+
+    :param count: the devices of one wave, or those that are in none.
     :param wave: their wave; what a person accepted there by resuming is not counted again.
+    :param total: the number of devices that percentages refer to; those counted by default.
     """
     return budget.breach(
-        devices=total,
-        failed=sum(d.failed for d in devices) - (wave.accepted_failed if wave else 0),
-        unreachable=sum(d.unreachable for d in devices)
-        - (wave.accepted_unreachable if wave else 0),
+        devices=count.devices if total is None else total,
+        failed=count.failed - (wave.accepted_failed if wave else 0),
+        unreachable=count.unreachable - (wave.accepted_unreachable if wave else 0),
     )
 
 
-def nothing_gained(devices: Collection[DeviceRecord], wave: WaveRecord) -> str | None:
+def cannot_go_back(count: Tally) -> str | None:
+    """Why a rollout stops whatever its budget: a device could not go back."""
+    if not count.quarantined:
+        return None
+    names = ", ".join(sorted(count.quarantined))
+    return f"could not go back, and is quarantined: {names}"
+
+
+def nothing_gained(count: Tally, wave: WaveRecord) -> str | None:
     """Why a settled wave proves nothing, whatever its budget: no device of it runs the release.
 
     Not asked again where a person accepted its failures by resuming.
     """
-    good = any(d.state in {D.COMMITTED, D.ALREADY_CURRENT} for d in devices)
-    bad = any(d.failed or d.unreachable for d in devices)
-    if good or not bad or wave.accepted_failed or wave.accepted_unreachable:
+    bad = count.failed or count.unreachable
+    if count.good or not bad or wave.accepted_failed or wave.accepted_unreachable:
         return None
-    return f"none of {len(devices)} devices runs the release"
+    return f"none of {count.devices} devices runs the release"
 
 
-def wave_is_settled(devices: Iterable[DeviceRecord]) -> bool:
-    """Whether no device of a wave needs anything more for the wave to go on."""
-    return all(device.state in SETTLED for device in devices)
-
-
-def passed_reason(devices: Collection[DeviceRecord], wave: WaveRecord) -> str:
+def passed_reason(count: Tally, wave: WaveRecord) -> str:
     """How a wave passed, in plain words."""
-    good = sum(d.state in {D.COMMITTED, D.ALREADY_CURRENT} for d in devices)
     rest = [
         f"{number} {what}"
         for what, number in (
-            ("failed", sum(d.failed for d in devices)),
-            ("deferred", sum(d.state is D.DEFERRED for d in devices)),
-            ("rejected", sum(d.state is D.REJECTED and not d.failed for d in devices)),
+            ("failed", count.failed),
+            ("deferred", count.deferred),
+            ("rejected", count.rejected),
         )
         if number
     ]
@@ -261,26 +320,28 @@ def passed_reason(devices: Collection[DeviceRecord], wave: WaveRecord) -> str:
         else "within budget"
     )
     within = f", {', '.join(rest)} ({how})" if rest else ""
-    return f"{good} of {len(devices)} devices run the release{within}"
+    return f"{count.good} of {count.devices} devices run the release{within}"
 
 
-def is_taken_back(device: DeviceRecord, on_breach: str, wave: int | None) -> bool:
+def is_taken_back(device: DeviceRecord, take_back: str | None, wave: int | None) -> bool:
     """Whether a device's confirmed release is taken back after a breach in ``wave``.
+
+    :param take_back: what is taken back, ``roll_back_wave`` or ``roll_back_rollout``.
 
     A device without an earlier release keeps the one that passed its own gates: there is nothing
     to go back to.
     """
     if device.state is not D.COMMITTED or device.previous is None:
         return False
-    return on_breach == "roll_back_rollout" or (
-        on_breach == "roll_back_wave" and device.wave == wave
+    return take_back == "roll_back_rollout" or (
+        take_back == "roll_back_wave" and device.wave == wave
     )
 
 
 def rollout_outcome(devices: Collection[DeviceRecord]) -> tuple[RolloutState, str]:
     """How a rollout ends that came through all its waves."""
     deferred = [d for d in devices if d.state is D.DEFERRED]
-    committed = sum(d.state in {D.COMMITTED, D.ALREADY_CURRENT} for d in devices)
+    committed = sum(d.state in GOOD for d in devices)
     text = f"{committed} of {len(devices)} devices run the release"
     if deferred:
         names = ", ".join(d.device for d in deferred)
@@ -304,7 +365,7 @@ def rollback_outcome(devices: Collection[DeviceRecord]) -> tuple[RolloutState, s
 def exit_code(state: RolloutState, devices: Collection[DeviceRecord]) -> int:
     """The exit code of ``muster rollout``; a rollback, even of one device, is never 0."""
     states = {d.state for d in devices}
-    if state is RolloutState.PAUSED:
+    if state in {RolloutState.PAUSED, RolloutState.AWAITING_APPROVAL}:
         return EXIT_PAUSED
     if state is RolloutState.ROLLBACK_FAILED or states & {D.QUARANTINED, D.ROLLBACK_FAILED, D.LOST}:
         return EXIT_ROLLBACK_FAILED

@@ -7,30 +7,47 @@ through ``fleet.interface`` alone, so the same loop runs over SSH and over simul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from muster.fields import format_duration
 from muster.fleet.interface import Fleet
+from muster.hooks.interface import Hooks
 from muster.release import Release
 from muster.rollout import decide
 from muster.rollout.crew import Crew
-from muster.rollout.decide import Next
-from muster.rollout.journal import Journal, Lease
+from muster.rollout.journal import Journal
+from muster.rollout.leases import Lease
 from muster.rollout.ledger import Ledger, Observer
 from muster.rollout.machine import FINAL_ROLLOUT, DeviceState, RolloutState, WaveState
-from muster.rollout.records import DeviceRecord, Snapshot, WaveRecord
-from muster.rollout.work import DeviceWork
+from muster.rollout.prepare import REQUIRED
+from muster.rollout.records import ControlRequest, RequestKind, Snapshot, WaveRecord
+from muster.rollout.turns import Group
+from muster.rollout.words import STOPPING
+from muster.rollout.work import DeviceFacts
 from muster.strategy import Strategy
 
 HEARTBEAT_SECONDS = 10.0
+POLL_SECONDS = 2.0
+"""How often a controller looks for what people ask of its rollout."""
+HOOK_POLL_SECONDS = 0.1
 
-D, R, W = DeviceState, RolloutState, WaveState
+D, R, W, K = DeviceState, RolloutState, WaveState, RequestKind
+
+_ENDING = {
+    K.REJECT: "rejected by {who}",
+    K.ABORT: "aborted by {who}",
+    K.ROLL_BACK: "aborted and taken back by {who}",
+}
 
 
 class Engine:
-    """Drives one rollout to its end, or to a pause.
+    """Drives one rollout to its end, or to where it waits for a person.
 
     :param snapshot: the rollout as the journal has it, new or unfinished.
-    :param registries: address of the registry (``host:port``) for each device that has its own.
+    :param facts: what the inventory says of each device.
+    :param hooks: executables that may stop the rollout before it and before each wave.
+    :param wait_for_approval: stay until somebody approves, instead of ending the run.
     :param tick: seconds between two calls of the observers' ``tick``; None for none.
     """
 
@@ -43,20 +60,28 @@ class Engine:
         journal: Journal,
         lease: Lease,
         *,
-        registries: Mapping[str, str] | None = None,
+        facts: Mapping[str, DeviceFacts] | None = None,
         observers: Sequence[Observer] = (),
+        hooks: Hooks | None = None,
+        wait_for_approval: bool = False,
         tick: float | None = None,
     ) -> None:
         self._ledger = Ledger(snapshot, journal, observers)
-        self._crew = Crew(self._ledger, release, strategy, fleet.now, registries or {})
+        self._crew = Crew(self._ledger, release, strategy, fleet, facts or {})
         self._rollout, self._waves = snapshot.rollout, snapshot.waves
         self._strategy, self._fleet = strategy, fleet
         self._journal, self._lease = journal, lease
-        self._tick = tick
-        self._next_heartbeat = 0.0
+        self._hooks, self._wait_for_approval, self._tick = hooks, wait_for_approval, tick
+        self._next_heartbeat = self._next_poll = 0.0
+        self._wake: float | None = None
+        self._handled: list[ControlRequest] = []
+        self._awaited_hook = ""
+        self._passed_hooks: set[tuple[str, int | None]] = set()
+        self._late_until: float | None = None
+        self._takes_back = False
 
     def run(self) -> RolloutState:
-        """Go on until the rollout is finished or paused.
+        """Go on until the rollout is finished, paused or waiting for approval.
 
         :returns: the state in which it ended.
         :raises LeaseLostError: another controller took over; nothing more was done.
@@ -68,155 +93,287 @@ class Engine:
                 before = self._rollout.state
                 self._advance()
             self._ledger.write()  # before the orders: a transition is written, then the step taken
+            while self._handled:
+                self._journal.handled(self._handled.pop())
             for order in self._crew.take_orders():
                 self._fleet.submit(order)
-            if self._rollout.state in FINAL_ROLLOUT | {R.PAUSED}:
+            if self._is_over():
                 return self._rollout.state
             self._wait()
 
     def stop(self, reason: str) -> None:
         """Start nothing new; pause when every device under way has come to rest."""
         self._crew.stop(reason)
-        self._ledger.say(f"{reason}: pausing when the devices under way have come to rest")
+        self._ledger.say(f"{reason}: {STOPPING}")
+
+    def _is_over(self) -> bool:
+        if self._rollout.state is R.AWAITING_APPROVAL:
+            return not self._wait_for_approval and not self._crew.in_flight()
+        return self._rollout.state in FINAL_ROLLOUT | {R.PAUSED}
 
     def _begin(self) -> None:
-        if self._rollout.state is R.PAUSED:
+        asked = self._journal.requests(self._rollout.id)
+        ends = [request for request in asked if request.kind in _ENDING]
+        # Who resumes means it: what was asked before to pause is over.
+        self._handled += [request for request in asked if request.kind is K.PAUSE]
+        if self._rollout.state is R.PAUSED and not ends:
             self._accept_failures()
         if self._rollout.state is R.PLANNED:
-            left_out = [work.record for work in self._crew.of_wave(None)]
-            total = len(self._ledger.devices)
-            reason = decide.breach(left_out, total, self._strategy.failure_budget)
+            left_out, total = self._crew.group(None).tally, len(self._ledger.devices)
+            reason = decide.breach(left_out, self._strategy.failure_budget, total=total)
             if reason is not None:
                 self.stop(f"before the first wave: {reason}")
         if self._rollout.state in {R.PLANNED, R.PAUSED}:
             self._ledger.move_rollout(R.RUNNING, "")
+        for request in asked:
+            if request.kind is K.APPROVE:
+                self._approve(request)
+                self._handled.append(request)
+        for request in ends:
+            self._end(request)
         self._crew.resume()
 
     def _wait(self) -> None:
-        timeout = HEARTBEAT_SECONDS
-        if self._tick is not None:
-            timeout = min(timeout, self._tick)
-        due = self._crew.seconds_to_next()
-        if due is not None:
-            timeout = min(timeout, due)
-        answer = self._fleet.next_answer(timeout)
+        times = [HEARTBEAT_SECONDS, POLL_SECONDS, self._tick, self._wake]
+        times.append(self._crew.seconds_to_next())
+        if self._awaited_hook:
+            times.append(HOOK_POLL_SECONDS)
+        answer = self._fleet.next_answer(min(time for time in times if time is not None))
         while answer is not None:
             self._crew.handle(answer)
             answer = self._fleet.next_answer(0)
         self._ledger.tell(lambda observer: observer.tick())
-        if self._fleet.now() >= self._next_heartbeat:
+        now = self._fleet.now()
+        if now >= self._next_heartbeat:
             self._journal.heartbeat(self._lease)
-            self._next_heartbeat = self._fleet.now() + HEARTBEAT_SECONDS
+            self._next_heartbeat = now + HEARTBEAT_SECONDS
+        if now >= self._next_poll:
+            self._obey_requests()
+            self._next_poll = now + POLL_SECONDS
+
+    # -- what people ask ----------------------------------------------------------------------
+
+    def _obey_requests(self) -> None:
+        for request in self._journal.requests(self._rollout.id):
+            if request.kind is K.PAUSE:
+                why = f": {request.reason}" if request.reason else ""
+                self.stop(f"paused by {request.who}{why}")
+            elif request.kind is K.APPROVE:
+                self._approve(request)
+            else:
+                self._end(request)
+                continue
+            self._handled.append(request)
+
+    def _approve(self, request: ControlRequest) -> None:
+        waiting = next((w for w in self._waves if w.approval == REQUIRED), None)
+        if waiting is None or self._rollout.state is not R.AWAITING_APPROVAL:
+            return
+        why = f": {request.reason}" if request.reason else ""
+        waiting.approval = f"approved by {request.who}"
+        self._ledger.touch(waiting)
+        self._ledger.say(f"wave {waiting.index + 1} approved by {request.who}{why}", waiting)
+
+    def _end(self, request: ControlRequest) -> None:
+        self._handled.append(request)
+        if self._rollout.state not in {R.RUNNING, R.AWAITING_APPROVAL}:
+            asked = request.kind.value.replace("_", " ")
+            told = self._rollout.state.value.replace("_", " ")
+            self._ledger.say(f"{asked} asked by {request.who} comes too late: it is {told}")
+            return
+        why = f": {request.reason}" if request.reason else ""
+        told = _ENDING[request.kind].format(who=request.who) + why
+        self._fail(told, "roll_back_rollout" if request.kind is K.ROLL_BACK else "abort")
+
+    def _fail(self, told: str, on_breach: str) -> None:
+        if on_breach in {"abort", "pause"}:
+            self._ledger.move_rollout(R.ABORTING, told)
+        else:
+            self._rollout.take_back = on_breach
+            self._ledger.move_rollout(R.ROLLING_BACK, told)
 
     # -- waves ------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         self._crew.give_due_orders()
-        if self._rollout.state is R.RUNNING:
+        self._wake = None
+        for work in self._crew.newly_committed():
+            if self._takes_back:
+                self._take_back(work.record.device)
+        if self._rollout.state in {R.RUNNING, R.AWAITING_APPROVAL}:
             if not self._crew.stopping:
                 self._advance_waves()
             if self._crew.stopping and not self._crew.in_flight():
                 self._ledger.move_rollout(R.PAUSED, self._crew.stopping)
         elif self._rollout.state is R.ROLLING_BACK:
-            self._take_back()
+            if not self._takes_back:
+                self._takes_back = True
+                for device in list(self._ledger.devices):
+                    self._take_back(device)
             if self._crew.at_rest():
-                self._ledger.move_rollout(*decide.rollback_outcome(self._records()))
+                self._ledger.move_rollout(*decide.rollback_outcome(self._ledger.devices.values()))
         elif self._rollout.state is R.ABORTING and self._crew.at_rest():
             self._ledger.move_rollout(R.ABORTED, self._rollout.reason)
 
     def _advance_waves(self) -> None:
+        if not self._hook_passed("pre_rollout", None):
+            return
         for wave in self._waves:
             if wave.state is W.PASSED:
                 continue
             if not self._advance_wave(wave):
                 return
-        if self._crew.at_rest():
-            self._ledger.move_rollout(*decide.rollout_outcome(self._records()))
+        waits = self._waits_for_late()
+        if (delay := self._crew.start_late()) is not None:
+            self._wake = delay if self._wake is None else min(delay, self._wake)
+        if not waits and self._crew.at_rest() and self._crew.tally().is_settled:
+            self._ledger.move_rollout(*decide.rollout_outcome(self._ledger.devices.values()))
 
     def _advance_wave(self, wave: WaveRecord) -> bool:
         """Do what a wave needs now; True when it has passed."""
-        members = self._crew.of_wave(wave.index)
-        if wave.state in {W.PENDING, W.STAGING}:
+        group = self._crew.group(wave.index)
+        if wave.state in {W.PENDING, W.STAGING, W.AWAITING_APPROVAL}:
+            if not self._may_begin(wave, group):
+                return False
             self._ledger.move_wave(wave, W.UPDATING, "")
             self._crew.last_progress = self._fleet.now()
-        self._start(members, to_staged_only=False)
-        records = [work.record for work in members]
-        if self._is_breached(wave, records):
+        self._wake = self._crew.start(group, to_staged_only=False)
+        if self._is_breached(wave, group):
             return False
-        if not decide.wave_is_settled(records):
+        if not group.tally.is_settled:
             return False
-        committed = any(record.state is D.COMMITTED for record in records)
-        if wave.state is W.UPDATING and wave.soak > 0 and committed:
+        if wave.state is W.UPDATING and wave.soak > 0 and group.tally.committed:
             self._ledger.move_wave(wave, W.SOAKING, "")
             self._crew.last_progress = self._fleet.now()
-        if wave.state is W.SOAKING and not self._soak(wave, members):
+        if wave.state is W.SOAKING and not self._soak(wave, group):
             return False
-        self._ledger.move_wave(wave, W.PASSED, decide.passed_reason(records, wave))
+        self._ledger.move_wave(wave, W.PASSED, decide.passed_reason(group.tally, wave))
         return True
 
-    def _soak(self, wave: WaveRecord, members: Iterable[DeviceWork]) -> bool:
+    def _may_begin(self, wave: WaveRecord, group: Group) -> bool:
+        """Whether a person and the hook let a wave begin; asks them if they have not been."""
+        if wave.approval == REQUIRED:
+            if wave.state is not W.AWAITING_APPROVAL:
+                self._ledger.move_wave(wave, W.AWAITING_APPROVAL, "")
+            if self._rollout.state is not R.AWAITING_APPROVAL:  # also when it was paused meanwhile
+                self._ledger.move_rollout(
+                    R.AWAITING_APPROVAL, f"wave {wave.index + 1} ({wave.name}) needs approval"
+                )
+            self._crew.start(group, to_staged_only=True)
+            return False
+        if self._rollout.state is R.AWAITING_APPROVAL:
+            self._ledger.move_rollout(R.RUNNING, wave.approval)
+        return self._hook_passed("pre_wave", wave)
+
+    def _hook_passed(self, hook: str, wave: WaveRecord | None) -> bool:
+        """Whether a hook has let the rollout go on; one that fails pauses it."""
+        key = (hook, None if wave is None else wave.index)
+        if self._hooks is None or key in self._passed_hooks:
+            return True
+        if wave is None and any(each.state is not W.PENDING for each in self._waves):
+            return True  # it was asked when the rollout began
+        if not self._awaited_hook:
+            self._awaited_hook = hook
+            self._hooks.call(hook, self._hook_event(hook, wave))
+        for result in self._hooks.finished():
+            if result.hook != self._awaited_hook:
+                continue
+            self._awaited_hook = ""
+            if result.ok:
+                self._passed_hooks.add(key)
+                return True
+            self.stop(f"hook {hook} failed: {result.message}")
+        return False
+
+    def _hook_event(self, hook: str, wave: WaveRecord | None) -> dict[str, Any]:
+        devices = [
+            record.device
+            for record in self._ledger.devices.values()
+            if wave is None or record.wave == wave.index
+        ]
+        return {
+            "event": hook,
+            "rollout": self._rollout.id,
+            "kind": self._rollout.kind,
+            "model": self._rollout.model,
+            "release": self._rollout.release_id,
+            "wave": None if wave is None else {"index": wave.index, "name": wave.name},
+            "devices": devices,
+        }
+
+    def _soak(self, wave: WaveRecord, group: Group) -> bool:
         """Watch the committed devices of a wave while the next one is staged."""
-        waiting = [w for w in members if w.record.state is D.COMMITTED and not w.soaked]
-        for work in waiting:
-            if work.idle:
+        while group.committed:
+            work = group.committed.pop()
+            if work.record.state is D.COMMITTED and not work.soaked:
+                group.soaking.add(work.record.device)
                 self._crew.soak(work, wave.soak)
         following = wave.index + 1
-        if waiting and following < len(self._waves):
+        if group.soaking and following < len(self._waves):
             upcoming = self._waves[following]
             if upcoming.state is W.PENDING:
                 self._ledger.move_wave(upcoming, W.STAGING, "")
-            self._start(self._crew.of_wave(following), to_staged_only=True)
-        return not waiting
+            self._crew.start(self._crew.group(following), to_staged_only=True)
+        return not group.soaking
 
-    def _start(self, members: Iterable[DeviceWork], *, to_staged_only: bool) -> None:
-        """Set devices going that wait for their turn, ``max_parallel`` at a time."""
-        for work in members:
-            if self._crew.active >= self._strategy.max_parallel:
-                return
-            if not work.idle:
-                continue
-            if work.record.state is D.PENDING:
-                self._crew.move(work, Next(D.PREFLIGHT))
-            elif work.record.state is D.STAGED and not to_staged_only:
-                self._crew.move(work, Next(D.SWITCHING))
-
-    def _is_breached(self, wave: WaveRecord, records: Sequence[DeviceRecord]) -> bool:
-        budget = self._strategy.failure_budget
-        reason = decide.breach(records, len(records), budget, wave)
-        if reason is None and decide.wave_is_settled(records):
-            reason = decide.nothing_gained(records, wave)
-        if reason is None and wave.state is W.UPDATING and self._made_no_progress(records):
-            reason = f"no device got a step further in {self._strategy.progress_deadline:.0f} s"
+    def _is_breached(self, wave: WaveRecord, group: Group) -> bool:
+        budget, tally = self._strategy.failure_budget, group.tally
+        for_good = reason = decide.cannot_go_back(tally)
+        if reason is None:
+            reason = decide.breach(tally, budget, wave)
+        if reason is None and tally.is_settled:
+            reason = decide.nothing_gained(tally, wave)
+        if reason is None and wave.state is W.UPDATING and self._made_no_progress(group):
+            limit = format_duration(self._strategy.progress_deadline)
+            reason = f"no device got a step further in {limit}"
         if reason is None:
             return False
         told = f"wave {wave.index + 1} failed: {reason}"
-        if budget.on_breach == "pause":
+        if budget.on_breach == "pause" and not for_good:
             self.stop(told)
             return True
         self._ledger.move_wave(wave, W.FAILED, reason)
-        state = R.ABORTING if budget.on_breach == "abort" else R.ROLLING_BACK
-        self._ledger.move_rollout(state, told)
+        self._fail(told, budget.on_breach)
         return True
 
-    def _made_no_progress(self, records: Iterable[DeviceRecord]) -> bool:
-        late = self._fleet.now() - self._crew.last_progress > self._strategy.progress_deadline
-        return late and not decide.wave_is_settled(records)
+    def _made_no_progress(self, group: Group) -> bool:
+        # What waits for a window, an application's lock or the rate is not stuck.
+        if group.waiting or self._wake is not None or group.tally.is_settled:
+            return False
+        return self._fleet.now() - self._crew.last_progress > self._strategy.progress_deadline
 
-    def _take_back(self) -> None:
+    def _take_back(self, device: str) -> None:
         failed = next((w.index for w in self._waves if w.state is W.FAILED), None)
-        on_breach = self._strategy.failure_budget.on_breach
-        for work in self._crew.everybody():
-            if work.idle and decide.is_taken_back(work.record, on_breach, failed):
-                self._crew.take_back(work, f"taken back: {self._rollout.reason}")
+        work = self._crew.work(device)
+        if work.idle and decide.is_taken_back(work.record, self._rollout.take_back, failed):
+            self._crew.take_back(work, f"taken back: {self._rollout.reason}")
+
+    def _waits_for_late(self) -> bool:
+        """Whether deferred devices are waited for, after the last wave."""
+        deadline = self._strategy.offline.deadline
+        if not deadline:
+            return False
+        tally = self._crew.tally()
+        now = self._fleet.now()
+        if self._late_until is None and tally.deferred:
+            self._late_until = now + deadline
+            self._ledger.say(
+                f"{tally.deferred} deferred devices are waited for, for {format_duration(deadline)}"
+            )
+            self._crew.look_for_late()
+        if self._late_until is None or not tally.deferred:
+            return False
+        if now >= self._late_until:
+            self._crew.looks_for_late = False
+            return False
+        self._wake = self._late_until - now
+        return True
 
     def _accept_failures(self) -> None:
         """A person resumed a paused rollout and so accepts what failed until now."""
         for wave in self._waves:
             if wave.state is not W.PASSED:
-                records = [w.record for w in self._crew.of_wave(wave.index)]
-                wave.accepted_failed = sum(r.failed for r in records)
-                wave.accepted_unreachable = sum(r.unreachable for r in records)
+                tally = self._crew.group(wave.index).tally
+                wave.accepted_failed = tally.failed
+                wave.accepted_unreachable = tally.unreachable
                 self._ledger.touch(wave)
-
-    def _records(self) -> list[DeviceRecord]:
-        return list(self._ledger.devices.values())

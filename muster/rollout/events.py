@@ -16,7 +16,8 @@ class EventKind(str, Enum):
     WAVE = "wave"
     """A wave changed state: ``from``, ``to``, ``reason``."""
     DEVICE = "device"
-    """A device changed state: ``from``, ``to``, ``reason``."""
+    """A device changed state: ``from``, ``to``, ``reason``; ``failed`` and ``unreachable`` if it
+    counts as that."""
     ANSWER = "answer"
     """A device answered an order: ``verb``, ``seconds``, ``trouble``, ``message``, ``facts``."""
     GATE = "gate"

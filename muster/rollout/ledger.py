@@ -14,6 +14,7 @@ from muster.rollout.machine import (
     DEVICE_TRANSITIONS,
     FINAL_ROLLOUT,
     ROLLOUT_TRANSITIONS,
+    WAITING_ROLLOUT,
     WAVE_TRANSITIONS,
     RolloutState,
     WaveState,
@@ -58,7 +59,7 @@ class Ledger:
         record.unreachable = record.unreachable or following.unreachable
         self.touch(record)
         data = {"from": old.value, "to": record.state.value, "reason": record.reason}
-        self.note(EventKind.DEVICE, data, record)
+        self.note(EventKind.DEVICE, data | _counting(record), record)
 
     def move_wave(self, wave: WaveRecord, state: WaveState, reason: str) -> None:
         """Take a wave to its next state."""
@@ -77,7 +78,7 @@ class Ledger:
         data = {"from": rollout.state.value, "to": state.value, "reason": reason}
         rollout.state, rollout.reason = state, reason
         rollout.exit_code = None
-        if state in FINAL_ROLLOUT | {RolloutState.PAUSED}:
+        if state in FINAL_ROLLOUT | WAITING_ROLLOUT:
             rollout.exit_code = decide.exit_code(state, self.devices.values())
         self.note(EventKind.ROLLOUT, data)
 
@@ -105,7 +106,8 @@ class Ledger:
 
     def say(self, text: str, about: DeviceRecord | WaveRecord | None = None) -> None:
         """Note a decision, in plain words."""
-        self.note(EventKind.DECISION, {"text": text}, about)
+        counting = _counting(about) if isinstance(about, DeviceRecord) else {}
+        self.note(EventKind.DECISION, {"text": text} | counting, about)
 
     def write(self) -> None:
         """Write what changed in one transaction, then tell it."""
@@ -126,3 +128,9 @@ class Ledger:
                 what(observer)
             except OSError:  # a full disk or a closed pipe must not end a rollout half-way
                 self._observers.remove(observer)
+
+
+def _counting(record: DeviceRecord) -> dict[str, Any]:
+    """What a device counts as against the budget, for who watches; empty when it counts not."""
+    counts = {"failed": record.failed, "unreachable": record.unreachable}
+    return {name: True for name, so in counts.items() if so}

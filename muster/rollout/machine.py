@@ -15,6 +15,7 @@ class RolloutState(str, Enum):
     """A rollout as a whole."""
 
     PLANNED = "planned"
+    AWAITING_APPROVAL = "awaiting_approval"
     RUNNING = "running"
     PAUSED = "paused"
     SUCCEEDED = "succeeded"
@@ -33,6 +34,7 @@ class WaveState(str, Enum):
 
     PENDING = "pending"
     STAGING = "staging"
+    AWAITING_APPROVAL = "awaiting_approval"
     UPDATING = "updating"
     SOAKING = "soaking"
     PASSED = "passed"
@@ -65,16 +67,26 @@ R, W, D = RolloutState, WaveState, DeviceState
 ROLLOUT_TRANSITIONS: Mapping[RolloutState, frozenset[RolloutState]] = {
     R.PLANNED: frozenset({R.RUNNING, R.SUPERSEDED}),
     R.RUNNING: frozenset(
-        {R.PAUSED, R.SUCCEEDED, R.SUCCEEDED_WITH_DEFERRED, R.ABORTING, R.ROLLING_BACK, R.SUPERSEDED}
+        {
+            R.AWAITING_APPROVAL,
+            R.PAUSED,
+            R.SUCCEEDED,
+            R.SUCCEEDED_WITH_DEFERRED,
+            R.ABORTING,
+            R.ROLLING_BACK,
+            R.SUPERSEDED,
+        }
     ),
-    R.PAUSED: frozenset({R.RUNNING, R.SUPERSEDED}),
+    R.AWAITING_APPROVAL: frozenset({R.RUNNING, R.PAUSED, R.ABORTING, R.ROLLING_BACK, R.SUPERSEDED}),
+    R.PAUSED: frozenset({R.RUNNING, R.ABORTING, R.ROLLING_BACK, R.SUPERSEDED}),
     R.ABORTING: frozenset({R.ABORTED, R.SUPERSEDED}),
     R.ROLLING_BACK: frozenset({R.ROLLED_BACK, R.ROLLBACK_FAILED, R.SUPERSEDED}),
 }
 
 WAVE_TRANSITIONS: Mapping[WaveState, frozenset[WaveState]] = {
-    W.PENDING: frozenset({W.STAGING, W.UPDATING}),
-    W.STAGING: frozenset({W.UPDATING}),
+    W.PENDING: frozenset({W.STAGING, W.AWAITING_APPROVAL, W.UPDATING}),
+    W.STAGING: frozenset({W.AWAITING_APPROVAL, W.UPDATING}),
+    W.AWAITING_APPROVAL: frozenset({W.UPDATING}),
     W.UPDATING: frozenset({W.SOAKING, W.PASSED, W.FAILED}),
     W.SOAKING: frozenset({W.PASSED, W.FAILED}),
 }
@@ -109,6 +121,8 @@ DEVICE_TRANSITIONS: Mapping[DeviceState, frozenset[DeviceState]] = {
             D.LOST,
             D.PREFLIGHT,
             D.REJECTED,
+            # Refused because an application holds the device's lock; nothing was touched.
+            D.STAGED,
         }
     ),
     # Where a broken link hid what happened, the device tells: any of these may follow.
@@ -118,6 +132,8 @@ DEVICE_TRANSITIONS: Mapping[DeviceState, frozenset[DeviceState]] = {
     D.CONFIRMING: frozenset(
         {D.COMMITTED, D.ROLLING_BACK, D.ROLLED_BACK, D.LOST, D.SOAKING, D.SWITCHING}
     ),
+    # Seen again while the rollout waits for those that were away.
+    D.DEFERRED: frozenset({D.PREFLIGHT}),
     # Taken back by command, after its wave or the rollout failed.
     D.COMMITTED: frozenset({D.ROLLING_BACK}),
     # What a lost device says when it is seen again wins.
@@ -145,6 +161,9 @@ SETTLED = frozenset(
 )
 """States in which a device needs nothing more for its wave to go on."""
 
+GOOD = frozenset({D.COMMITTED, D.ALREADY_CURRENT})
+"""States in which a device runs the release for good."""
+
 FINAL_ROLLOUT = frozenset(
     {
         R.SUCCEEDED,
@@ -156,6 +175,9 @@ FINAL_ROLLOUT = frozenset(
     }
 )
 """A rollout in one of these is never resumed."""
+
+WAITING_ROLLOUT = frozenset({R.PAUSED, R.AWAITING_APPROVAL})
+"""A rollout in one of these waits for a person."""
 
 S = TypeVar("S", RolloutState, WaveState, DeviceState)
 

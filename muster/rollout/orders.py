@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from muster.fleet.interface import Order, Verb
 from muster.gates import checks
+from muster.gates.probe import Check
 from muster.release import Release
 from muster.strategy import Strategy
 
@@ -53,10 +55,11 @@ class Orders:
             "generation": generation,
             "rollout": self.rollout,
             "mode": self.strategy.switch,
+            "drain_deadline": self.strategy.drain_deadline,
             "healthy_deadline": deadline,
             "confirm_timeout": self.strategy.confirm_timeout,
         }
-        return self._order(device, Verb.SWITCH, document, deadline)
+        return self._order(device, Verb.SWITCH, document, deadline + self._drain)
 
     def extend(self, device: str, generation: int) -> Order:
         """Give the guard a full ``confirm_timeout`` again."""
@@ -70,14 +73,12 @@ class Orders:
 
     def probe(self, device: str, duration: float) -> Order:
         """Measure every gate again and again for ``duration`` seconds."""
-        port = self.release.endpoint.port
-        wanted = [check for gate in self.release.gates for check in checks(gate, port)]
         document = {
-            "checks": wanted,
+            "checks": self._checks,
             "duration": duration,
             "interval": self.strategy.probe_interval,
         }
-        slowest = sum(float(check["timeout"]) for check in wanted)
+        slowest = sum(float(check["timeout"]) for check in self._checks)
         return self._order(device, Verb.PROBE, document, duration + slowest)
 
     def confirm(self, device: str, generation: int) -> Order:
@@ -99,7 +100,17 @@ class Orders:
             "reason": reason[:_REASON_LENGTH],
             "healthy_deadline": deadline,
         }
-        return self._order(device, Verb.REVERT, document, deadline)
+        return self._order(device, Verb.REVERT, document, deadline + self._drain)
+
+    @property
+    def _drain(self) -> float:
+        """Seconds that open requests may take where both releases run for a while."""
+        return self.strategy.drain_deadline if self.strategy.switch == "blue_green" else 0.0
+
+    @cached_property
+    def _checks(self) -> list[Check]:
+        port = self.release.endpoint.port
+        return [check for gate in self.release.gates for check in checks(gate, port)]
 
     def _order(
         self, device: str, verb: Verb, document: Mapping[str, object], takes: float

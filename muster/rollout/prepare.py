@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from muster.release import Release, fits
+from muster.planning import Plan
+from muster.release import Release, misfits
 from muster.rollout import decide
 from muster.rollout.journal import new_rollout_id
 from muster.rollout.machine import DeviceState
 from muster.rollout.records import DeviceRecord, RolloutRecord, Snapshot, WaveRecord
-from muster.strategy import Plan, Strategy
+from muster.strategy import Strategy
 
 D = DeviceState
+
+REQUIRED = "required"
+"""``approval`` of a wave that nobody has approved yet."""
 
 
 def new_rollout(
@@ -25,9 +29,11 @@ def new_rollout(
     kind: str = "rollout",
     signature: str | None = None,
     left_out: Mapping[str, decide.Next] | None = None,
+    variants: Mapping[str, str] | None = None,
 ) -> Snapshot:
     """Records of a rollout that has not begun.
 
+    :param variants: variant of each device that has one, by device.
     :param left_out: devices that are in no wave because of what ``triage`` found, and why.
     """
     record = RolloutRecord(
@@ -41,7 +47,10 @@ def new_rollout(
         limit=limit,
         signature=signature,
     )
-    waves = [WaveRecord(wave.index, wave.name, wave.soak) for wave in plan.waves]
+    waves = [
+        WaveRecord(wave.index, wave.name, wave.soak, approval=REQUIRED if wave.approval else "")
+        for wave in plan.waves
+    ]
     devices = [
         DeviceRecord(device.name, wave.index, device.variant)
         for wave in plan.waves
@@ -51,6 +60,7 @@ def new_rollout(
         devices.append(
             DeviceRecord(
                 name,
+                variant=(variants or {}).get(name, ""),
                 state=found.state,
                 reason=found.reason,
                 failed=found.failed,
@@ -66,23 +76,30 @@ def triage(
     release: Release,
     variants: Mapping[str, str],
     seen: Mapping[str, Mapping[str, Any] | str],
-    policy: str,
+    strategy: Strategy,
+    *,
+    back: bool = False,
+    quarantined: Mapping[str, str] | None = None,
 ) -> dict[str, decide.Next]:
     """Devices that take no part in the waves, from what they said before the rollout.
 
     :param variants: variant of each device that has one, by device.
     :param seen: answer to ``inspect`` of each device, or why there was none.
-    :param policy: ``offline.policy`` of the strategy.
+    :param back: the release is gone back to.
+    :param quarantined: why each device is left alone that could not go back in an earlier rollout.
     """
     left_out = {}
     for name, variant in variants.items():
         answer = seen[name]
+        if quarantined and name in quarantined:
+            left_out[name] = decide.Next(D.REJECTED, quarantined[name])
+            continue
         if isinstance(answer, str):
-            left_out[name] = decide.unreachable_before_switch(policy, answer)
+            left_out[name] = decide.unreachable_before_switch(strategy.offline.policy, answer)
             continue
         attempt = decide.Attempt("", release.id, 0)
-        misfits = fits(release.variants[variant], answer, release.id)
-        found = decide.preflight(attempt, answer, misfits)
+        reasons = misfits(release, variant, answer, mode=strategy.switch, back=back)
+        found = decide.preflight(attempt, answer, reasons)
         if found.state is not D.STAGING:
             left_out[name] = found
     return left_out

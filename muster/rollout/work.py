@@ -19,6 +19,7 @@ class Step(str, Enum):
 
     PREFLIGHT = "preflight"
     RECONCILE = "reconcile"
+    RECHECK = "recheck"
     STAGE = "stage"
     SWITCH = "switch"
     EXTEND = "extend"
@@ -26,6 +27,20 @@ class Step(str, Enum):
     SOAK = "soak"
     CONFIRM = "confirm"
     REVERT = "revert"
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What the inventory says of a device and the engine needs.
+
+    :param registry: address of its registry (``host:port``), if it has its own.
+    :param site: its ``site_*`` group.
+    :param timezone: IANA name of its time zone; None: what the device says, else UTC.
+    """
+
+    registry: str | None = None
+    site: str | None = None
+    timezone: str | None = None
 
 
 @dataclass
@@ -43,9 +58,14 @@ class DeviceWork:
     :param last_trouble: what the device or the link said when a step last had no result.
     :param given_up: it is lost for good: another controller's now.
     :param watch_until: when a lost device is given up.
+    :param pulls: it has one of its site's places to pull.
+    :param locked_since: when an application's lock was first met.
+    :param moves: how many transitions it made.
+    :param fell_back: its rollback failed, and it was sent back to its last good release.
     """
 
     record: DeviceRecord
+    facts: DeviceFacts = DeviceFacts()
     step: Step | None = None
     due_step: Step | None = None
     not_before: float = 0.0
@@ -58,6 +78,10 @@ class DeviceWork:
     last_trouble: str = ""
     given_up: bool = False
     watch_until: float | None = None
+    pulls: bool = False
+    locked_since: float | None = None
+    moves: int = 0
+    fell_back: bool = False
 
     @property
     def idle(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from muster.fleet.interface import Answer, Order, Trouble
 from muster.gates import assess_probe
-from muster.release import fits
+from muster.release import misfits
 from muster.rollout import decide
 from muster.rollout.decide import Next
 from muster.rollout.machine import DEVICE_TRANSITIONS, DeviceState, allowed
@@ -132,8 +132,9 @@ class Attempt:
 
     def _judge(self, seen: Mapping[str, Any]) -> Next:
         release, model = self.orders.release, seen["model"]
-        misfits = fits(release.variants[self._variant], seen, release.id)
-        following = decide.preflight(self._attempt, seen, misfits)
+        mode = self.orders.strategy.switch
+        reasons = misfits(release, self._variant, seen, mode=mode)
+        following = decide.preflight(self._attempt, seen, reasons)
         if following.state is D.STAGING:
             self.runs = model["current"]["id"] if model["current"] else None
             self._generation = model["generation"] + 1
@@ -151,6 +152,8 @@ class Attempt:
     def _switch(self) -> Next:
         self._guarded_until = self._now() + self.orders.strategy.confirm_timeout
         answer = self._call(self.orders.switch(self._device, self._generation))
+        if answer.code == "locked":  # nobody waits here: the next run tries again
+            return Next(D.REJECTED, answer.message, failed=True)
         return decide.after_switch(answer) or self._where_it_is(answer)
 
     def _watch(self) -> Next:

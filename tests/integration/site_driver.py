@@ -77,7 +77,13 @@ class Site:
     ) -> list[dict[str, Any]]:
         """Roll a release out; returns the events, the result last."""
         done = self.muster(
-            "rollout", self.releases[version], "-s", self.strategy(**strategy), "--json", *arguments
+            "rollout",
+            self.releases[version],
+            "-s",
+            self.strategy(**strategy),
+            "--json",
+            "--accept-no-rollback",
+            *arguments,
         )
         if expect is not None:
             assert done.returncode == expect, done.stderr

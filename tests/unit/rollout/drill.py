@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from muster.fleet.simulated import Quality, SimulatedDevice, SimulatedFleet
+from muster.planning import PlanDevice, plan
 from muster.release import Release
 from muster.rollout.engine import Engine
 from muster.rollout.events import Event
@@ -15,7 +16,8 @@ from muster.rollout.journal import Journal
 from muster.rollout.machine import RolloutState
 from muster.rollout.prepare import new_rollout
 from muster.rollout.records import DeviceRecord, Snapshot
-from muster.strategy import PlanDevice, Strategy, plan
+from muster.rollout.work import DeviceFacts
+from muster.strategy import Strategy
 
 
 def make_release(version: str = "2.0", **changes: Any) -> Release:
@@ -79,17 +81,38 @@ class Drill:
         self.journal.create(snapshot)
         return snapshot
 
+    def facts(self, fleet: SimulatedFleet, **facts: Any) -> dict[str, DeviceFacts]:
+        """What an inventory says: devices belong to two sites by turns."""
+        return {
+            name: DeviceFacts(site=f"site_{index % 2}", **facts)
+            for index, name in enumerate(sorted(fleet.devices))
+        }
+
     def drive(
-        self, snapshot: Snapshot, fleet: SimulatedFleet, observer: Recorder | None = None
+        self,
+        snapshot: Snapshot,
+        fleet: SimulatedFleet,
+        observer: Recorder | None = None,
+        **options: Any,
     ) -> RolloutState:
         snapshot = self.journal.load(snapshot.rollout.id)
         lease = self.journal.acquire(snapshot.rollout, [d.device for d in snapshot.devices])
         try:
             strategy = Strategy.model_validate(snapshot.rollout.strategy)
-            release = Release.model_validate(json.loads(snapshot.rollout.release_document))
+            release = self.release
+            if snapshot.rollout.release_id != release.id:
+                release = Release.model_validate(json.loads(snapshot.rollout.release_document))
             observers = [observer] if observer else []
+            options.setdefault("facts", self.facts(fleet))
             engine = Engine(
-                snapshot, release, strategy, fleet, self.journal, lease, observers=observers
+                snapshot,
+                release,
+                strategy,
+                fleet,
+                self.journal,
+                lease,
+                observers=observers,
+                **options,
             )
             return engine.run()
         finally:

@@ -232,3 +232,64 @@ def test_no_device_for_the_release_is_exit_2(desk: Desk, capsys: Output) -> None
 def test_help_tells_the_exit_codes(capsys: Output) -> None:
     assert run(["--help"]) == 0
     assert "3 rolled back" in capsys.readouterr().out
+
+
+def test_devices_that_run_nothing_need_a_word_of_the_operator(desk: Desk, capsys: Output) -> None:
+    device = desk.fleet.devices["d0001"]
+    device.current = device.last_good = None
+    assert desk.rollout("--yes") == 2
+    assert "--accept-no-rollback" in capsys.readouterr().err
+    assert {d.generation for d in desk.fleet.devices.values()} == {1}
+    with open_journal() as journal:
+        assert journal.rollouts() == []
+    assert desk.rollout("--yes", "--accept-no-rollback") == 0
+    assert device.current == desk.drill.release.id
+
+
+def test_a_quarantined_device_is_left_alone_until_a_person_says_so(
+    desk: Desk, capsys: Output
+) -> None:
+    desk.document(desk.strategy, strategy(failure_budget={"max_failed": 4}))
+    broken = desk.fleet.devices["d0000"]
+    broken.broken.add(desk.drill.old.id)
+    desk.fleet._quality = lambda device, release: (
+        Quality.WRONG if device == "d0000" and release == desk.drill.release.id else Quality.GOOD
+    )
+    assert desk.rollout("--yes") == 4
+    generation = broken.generation
+    for version in ("3.0", "4.0"):  # not forgotten after one rollout that left it alone
+        desk.document(desk.release, make_release(version))
+        capsys.readouterr()
+        assert desk.rollout("--yes") == 0
+        assert "quarantined by rollout" in capsys.readouterr().out
+        assert broken.generation == generation
+    assert desk.rollout("--yes", "--include-quarantined") == 0
+    assert broken.current == make_release("4.0").id
+    desk.document(desk.release, make_release("5.0"))
+    assert desk.rollout("--yes") == 0
+    assert broken.current == make_release("5.0").id
+
+
+def test_catch_up_takes_a_deferred_device_over_the_releases_between(
+    desk: Desk, capsys: Output
+) -> None:
+    two = make_release("2.0", requires_from=["1.0"])
+    three = make_release("3.0", requires_from=["2.0"])
+    desk.document(desk.strategy, strategy(failure_budget={"max_unreachable": "100%"}))
+    late = desk.fleet.devices["d0003"]
+    late.reachable = False
+    for release in (two, three):
+        desk.document(desk.release, release)
+        assert desk.rollout("--yes") == 6
+    capsys.readouterr()
+    assert run(["catch-up", "--yes"]) == 6  # away still
+    assert "still out of reach: d0003" in capsys.readouterr().out
+    late.reachable = True
+    assert run(["catch-up", "--yes"]) == 0
+    assert (late.previous, late.current) == (two.id, three.id)
+    assert run(["history", "--json"]) == 0
+    capsys.readouterr()
+    generation = late.generation
+    assert run(["catch-up", "--yes"]) == 0
+    assert late.generation == generation
+    assert "no device is left behind" in capsys.readouterr().out

@@ -6,6 +6,8 @@ import itertools
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muster.fleet.interface import Answer, Trouble, Verb
 from muster.gates import Assessment, Verdict
@@ -163,6 +165,9 @@ def test_after_switch() -> None:
     ready = decide.after_switch(Answer("d", Verb.SWITCH, {"ready": True}))
     assert ready is not None
     assert ready.state is D.SOAKING
+    held = Answer("d", Verb.SWITCH, trouble=Trouble.REFUSED, code="locked", message="by camera")
+    locked = decide.after_switch(held)
+    assert locked == decide.Next(D.STAGED, "waits for an application: by camera")
     not_ready = decide.after_switch(Answer("d", Verb.SWITCH, {"ready": False, "detail": "503"}))
     assert not_ready == decide.Next(D.ROLLING_BACK, "503", failed=True)
 
@@ -236,18 +241,199 @@ def devices(failed: int, unreachable: int, total: int) -> list[DeviceRecord]:
         ({"max_failed": "10%"}, 1, 0, 0, False),
         ({"max_failed": "10%"}, 2, 0, 0, True),
         ({"max_failed": 0}, 1, 0, 1, False),  # accepted by resuming
+        ({"max_failed": 0}, 2, 0, 1, True),  # but not what failed since
         ({"max_failed": 0, "max_unreachable": 2}, 0, 2, 0, False),
         ({"max_failed": 9, "max_unreachable": 2}, 0, 3, 0, True),
+        ({"max_failed": 9, "max_unreachable": 2}, 0, 4, 2, False),
+        ({"max_failed": 9, "max_unreachable": 2}, 0, 5, 2, True),
     ],
 )
 def test_breach(
     budget: dict[str, Any], failed: int, unreachable: int, accepted: int, breached: bool
 ) -> None:
-    wave = WaveRecord(0, "w", accepted_failed=accepted)
-    reason = decide.breach(
-        devices(failed, unreachable, 10), 10, FailureBudget.model_validate(budget), wave
-    )
+    wave = WaveRecord(0, "w", accepted_failed=accepted, accepted_unreachable=accepted)
+    count = decide.tally(devices(failed, unreachable, 10))
+    reason = decide.breach(count, FailureBudget.model_validate(budget), wave)
     assert (reason is not None) is breached
+
+
+def test_the_share_of_devices_in_no_wave_is_of_the_whole_rollout() -> None:
+    budget = FailureBudget.model_validate({"max_unreachable": "50%"})
+    left_out = decide.tally(devices(0, 4, 4))
+    assert decide.breach(left_out, budget) is not None
+    assert decide.breach(left_out, budget, total=8) is None
+    assert "4 of 7 devices unreachable" in (decide.breach(left_out, budget, total=7) or "")
+
+
+records = st.builds(
+    DeviceRecord,
+    st.text("ab", min_size=1, max_size=3),
+    state=st.sampled_from(D),
+    failed=st.booleans(),
+    unreachable=st.booleans(),
+)
+
+
+@given(st.lists(records, max_size=12))
+def test_a_tally_counts_each_device_once(given_records: list[DeviceRecord]) -> None:
+    count = decide.tally(given_records)
+    assert count.devices == len(given_records)
+    assert count.failed == len([r for r in given_records if r.failed])
+    assert count.unreachable == len([r for r in given_records if r.unreachable])
+    assert count.settled == len([r for r in given_records if r.state in machine.SETTLED])
+    assert count.is_settled is all(r.state in machine.SETTLED for r in given_records)
+    assert count.good == len([r for r in given_records if r.state in machine.GOOD])
+    assert count.committed == len([r for r in given_records if r.state is D.COMMITTED])
+    assert count.deferred == len([r for r in given_records if r.state is D.DEFERRED])
+    # A rejected device that counts as failed is told as failed, not twice.
+    rejected = [r for r in given_records if r.state is D.REJECTED and not r.failed]
+    assert count.rejected == len(rejected)
+    quarantined = [r.device for r in given_records if r.state is D.QUARANTINED]
+    assert sorted(count.quarantined) == sorted(quarantined)
+
+
+@given(st.lists(st.tuples(records, st.sampled_from(D), st.booleans(), st.booleans()), max_size=8))
+def test_a_tally_that_is_kept_up_is_the_same_as_one_counted_anew(
+    moves: list[tuple[DeviceRecord, D, bool, bool]],
+) -> None:
+    present = [record for record, *_ in moves]
+    count = decide.tally(present)
+    for record, state, failed, unreachable in moves:
+        count.count(record, -1)
+        record.state, record.failed, record.unreachable = state, failed, unreachable
+        count.count(record, 1)
+    again = decide.tally(present)
+    for each in (count, again):
+        each.quarantined.sort()
+    assert count == again
+    for record in present:
+        count.count(record, -1)
+    assert count == decide.Tally()
+
+
+def counted(*states: D, failed: int = 0, unreachable: int = 0) -> decide.Tally:
+    """A wave with devices in these states, of which the last ones failed or were out of reach."""
+    found = [DeviceRecord(f"d{n}", 0, state=state) for n, state in enumerate(states)]
+    for record in found[len(found) - failed :]:
+        record.failed = True
+    for record in found[len(found) - unreachable :]:
+        record.unreachable = True
+    return decide.tally(found)
+
+
+def test_a_device_that_could_not_go_back_stops_the_rollout() -> None:
+    assert decide.cannot_go_back(counted(D.COMMITTED, D.ROLLED_BACK, failed=1)) is None
+    reason = decide.cannot_go_back(counted(D.QUARANTINED, D.COMMITTED, D.QUARANTINED))
+    assert reason == "could not go back, and is quarantined: d0, d2"
+
+
+@pytest.mark.parametrize(
+    ("count", "accepted", "proves_nothing"),
+    [
+        (counted(D.ROLLED_BACK, D.DEFERRED, failed=1), False, True),
+        (counted(D.DEFERRED, D.DEFERRED, unreachable=2), False, True),
+        (counted(D.ROLLED_BACK, D.COMMITTED), False, False),
+        (counted(D.ALREADY_CURRENT, D.ROLLED_BACK, failed=1), False, False),
+        # Nobody failed and nobody was away: all were rejected, as the plan could not know.
+        (counted(D.REJECTED, D.REJECTED), False, False),
+        (counted(D.ROLLED_BACK, failed=1), True, False),
+    ],
+)
+def test_a_wave_of_which_no_device_runs_the_release_proves_nothing(
+    count: decide.Tally, accepted: bool, proves_nothing: bool
+) -> None:
+    reason = decide.nothing_gained(count, WaveRecord(0, "w", accepted_failed=int(accepted)))
+    assert reason == (f"none of {count.devices} devices runs the release" * proves_nothing or None)
+
+
+@pytest.mark.parametrize(
+    ("count", "accepted", "text"),
+    [
+        (counted(D.COMMITTED, D.ALREADY_CURRENT), 0, "2 of 2 devices run the release"),
+        (
+            counted(D.COMMITTED, D.DEFERRED, D.REJECTED, D.ROLLED_BACK, failed=1),
+            0,
+            "1 of 4 devices run the release, 1 failed, 1 deferred, 1 rejected (within budget)",
+        ),
+        (
+            counted(D.COMMITTED, D.REJECTED, failed=1),  # told as failed, not twice
+            0,
+            "1 of 2 devices run the release, 1 failed (within budget)",
+        ),
+        (
+            counted(D.COMMITTED, D.ROLLED_BACK, failed=1),
+            1,
+            "1 of 2 devices run the release, 1 failed (accepted by resuming)",
+        ),
+    ],
+)
+def test_a_wave_that_passed_says_how(count: decide.Tally, accepted: int, text: str) -> None:
+    assert decide.passed_reason(count, WaveRecord(0, "w", accepted_failed=accepted)) == text
+
+
+def test_how_a_rollout_ends_that_came_through_its_waves() -> None:
+    def ended(*states: D) -> tuple[R, str]:
+        return decide.rollout_outcome(
+            [DeviceRecord(f"d{n}", state=state) for n, state in enumerate(states)]
+        )
+
+    assert ended(D.COMMITTED, D.ALREADY_CURRENT, D.REJECTED) == (
+        R.SUCCEEDED,
+        "2 of 3 devices run the release",
+    )
+    assert ended(D.COMMITTED, D.DEFERRED) == (
+        R.SUCCEEDED_WITH_DEFERRED,
+        "1 of 2 devices run the release; deferred: d1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "state", "reason"),
+    [
+        ([D.ROLLED_BACK, D.PENDING], R.ROLLED_BACK, "1 device went back to what ran before"),
+        ([D.ROLLED_BACK] * 2, R.ROLLED_BACK, "2 devices went back to what ran before"),
+        ([D.PENDING], R.ROLLED_BACK, "stopped before any device had switched"),
+        ([D.ROLLED_BACK, D.LOST], R.ROLLBACK_FAILED, "not known to be back: d1"),
+        ([D.QUARANTINED, D.ROLLED_BACK], R.ROLLBACK_FAILED, "not known to be back: d0"),
+    ],
+)
+def test_how_a_rollout_ends_that_was_taken_back(states: list[D], state: R, reason: str) -> None:
+    found = [DeviceRecord(f"d{n}", state=device) for n, device in enumerate(states)]
+    assert decide.rollback_outcome(found) == (state, reason)
+
+
+# A device that changes its state too often
+
+
+def test_who_goes_round_in_circles_is_given_up_where_its_guard_may_be_armed() -> None:
+    for state in (*machine.UNCONFIRMED, D.ROLLING_BACK, D.PREFLIGHT):
+        lost = decide.round_in_circles(state, decide.Next(D.STAGED, "why"))
+        assert (lost.state, lost.failed, lost.for_good) == (D.LOST, True, True)
+        assert lost.reason == "went round in circles, at last to staged: why"
+
+
+@pytest.mark.parametrize("state", sorted({*machine.SETTLED, D.ROLLBACK_FAILED}))
+def test_who_comes_to_an_end_did_not_go_round_in_circles(state: D) -> None:
+    following = decide.Next(state, "why", unreachable=True)
+    assert decide.round_in_circles(D.SWITCHING, following) is following
+
+
+def test_circles_are_left_on_ways_that_are_in_the_table() -> None:
+    """From each state, whatever was decided: allowed, and after a few steps at an end."""
+    # Who is seen again after it had come to rest begins anew; the rest must end.
+    begins = {
+        state: {
+            decide.round_in_circles(state, decide.Next(following)).state
+            for following in machine.DEVICE_TRANSITIONS.get(state, frozenset())
+        }
+        for state in D
+    }
+    for state, following in begins.items():
+        assert following <= machine.DEVICE_TRANSITIONS.get(state, frozenset()), state
+    here = {state for state in D if state not in machine.SETTLED}
+    for _ in range(5):
+        here = {following for state in here for following in begins[state] - machine.SETTLED}
+    assert not here
 
 
 @pytest.mark.parametrize(
@@ -262,6 +448,7 @@ def test_breach(
         (R.ROLLED_BACK, [D.PENDING], 3),
         (R.ROLLBACK_FAILED, [D.QUARANTINED], 4),
         (R.PAUSED, [D.QUARANTINED], 5),
+        (R.AWAITING_APPROVAL, [D.COMMITTED, D.ROLLED_BACK], 5),
         (R.ABORTED, [D.COMMITTED], 1),
     ],
 )

@@ -16,6 +16,11 @@ from muster.rollout.orders import Orders
 
 RELEASE = make_release()
 ORDERS = Orders("20261121-120000-abcdef", RELEASE, strategy())
+BLUE_GREEN = Orders(
+    "20261121-120000-abcdef",
+    RELEASE,
+    strategy(switch="blue_green", drain_deadline=20, confirm_timeout=100),
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,7 @@ class ReadAllError(Exception):
         ORDERS.stage("d", "hw_a", "registry:5000"),
         ORDERS.stage("d", "hw_a", None),
         ORDERS.switch("d", 3),
+        BLUE_GREEN.switch("d", 3),
         ORDERS.extend("d", 3),
         ORDERS.probe("d", 5.0),
         ORDERS.confirm("d", 3),
@@ -62,7 +68,8 @@ def test_the_device_program_accepts_every_order(
     monkeypatch.setattr(program, "http_request", reached)
     monkeypatch.setattr(program, "_inspect_model", reached)
     (tmp_path / "etc/muster").mkdir(parents=True)
-    (tmp_path / "etc/muster/device.json").write_text('{"registry": "registry:5000"}')
+    config = '{"registry": "registry:5000", "proxy": true}'
+    (tmp_path / "etc/muster/device.json").write_text(config)
     host = program.Host(program.Paths(str(tmp_path)))
     with pytest.raises(ReadAllError):
         getattr(program, order.verb.value)(host, dict(order.document))
@@ -74,3 +81,19 @@ def test_an_order_waits_longer_than_the_device_may_take() -> None:
     assert ORDERS.switch("d", 1).timeout > clocks.healthy_deadline
     assert ORDERS.probe("d", 100.0).timeout > 100.0
     assert {o.verb for o in (ORDERS.switch("d", 1), ORDERS.extend("d", 1))} == {Verb.SWITCH}
+
+
+def test_a_switch_says_how_and_how_long_open_requests_may_take() -> None:
+    recreate, blue_green = ORDERS.switch("d", 3).document, BLUE_GREEN.switch("d", 3).document
+    assert (recreate["mode"], recreate["drain_deadline"]) == ("recreate", 10.0)
+    assert (blue_green["mode"], blue_green["drain_deadline"]) == ("blue_green", 20.0)
+    assert {"generation": 3, "rollout": ORDERS.rollout}.items() <= blue_green.items()
+
+
+def test_a_blue_green_switch_may_take_the_time_of_the_open_requests_too() -> None:
+    clocks = BLUE_GREEN.strategy
+    waits = BLUE_GREEN.switch("d", 1).timeout
+    assert waits > clocks.healthy_deadline + clocks.drain_deadline
+    # Its guard must not act while the switch may still go well.
+    assert clocks.confirm_timeout > clocks.healthy_deadline + clocks.drain_deadline
+    assert waits == ORDERS.switch("d", 1).timeout + clocks.drain_deadline
