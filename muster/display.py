@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import deque
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -13,12 +13,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from muster.live import LOG_LINES, WAVE_ROWS, Picture, View
+from muster.live import left as time_left
 from muster.rollout.events import Event, EventKind
 from muster.rollout.ledger import Observer
-from muster.rollout.machine import SETTLED, DeviceState
-from muster.rollout.records import DeviceRecord, Snapshot
-
-D = DeviceState
+from muster.rollout.records import RolloutRecord, Snapshot
 
 STYLES = {
     "committed": "green",
@@ -29,6 +28,9 @@ STYLES = {
     "deferred": "yellow",
     "rejected": "yellow",
     "paused": "bold yellow",
+    "awaiting_approval": "bold yellow",
+    "inconclusive": "yellow",
+    "error": "yellow",
     "aborted": "bold red",
     "superseded": "dim",
     "failed": "bold red",
@@ -40,8 +42,12 @@ STYLES = {
     "pending": "dim",
     "staged": "cyan",
 }
-_DECISIONS = 6
-_SPARE_LINES = 14
+# Head, stop, waves with their heading and what is hidden, counts, heading and rest of the devices,
+# an empty line, the log, and the line of the cursor.
+_OTHER_LINES = 2 + (WAVE_ROWS + 2) + 1 + 2 + 1 + LOG_LINES + 1
+_FEWEST_ROWS = 5
+_WIDE = 100
+_WAVE_NAME = 24
 _PIPE_WIDTH = 200
 
 
@@ -124,21 +130,19 @@ def describe(event: Event, waves: dict[int, str]) -> Text | None:
 
 
 class LiveTable:
-    """A table on the terminal with a row for each device, kept up to date.
+    """The state of a rollout on the terminal, kept up to date.
 
     Use it as a context manager. On a fleet larger than the screen the devices at work and those
     in trouble are shown, the others are counted.
+
+    :param now: wall time in seconds since 1970 UTC.
     """
 
-    def __init__(self, console: Console, snapshot: Snapshot) -> None:
-        self._console, self._snapshot = console, snapshot
-        self._state = {d.device: d.state.value for d in snapshot.devices}
-        self._note = {d.device: d.reason for d in snapshot.devices}
-        self._since = {d.device: time.monotonic() for d in snapshot.devices}
-        self._waves = {w.index: w.state.value for w in snapshot.waves}
-        self._names = {w.index: w.name for w in snapshot.waves}
-        self._rollout = snapshot.rollout.state.value
-        self._log: deque[Text] = deque(maxlen=_DECISIONS)
+    def __init__(
+        self, console: Console, snapshot: Snapshot, now: Callable[[], float] = time.time
+    ) -> None:
+        self._console, self._snapshot, self._now = console, snapshot, now
+        self._picture = Picture(snapshot, now())
         self._live = Live(console=console, auto_refresh=False, transient=False)
 
     def __enter__(self) -> LiveTable:
@@ -151,68 +155,95 @@ class LiveTable:
 
     def event(self, event: Event) -> None:
         """Take one event in."""
-        data = event.data
-        if event.kind is EventKind.DEVICE:
-            self._state[event.device] = str(data["to"])
-            self._note[event.device] = str(data["reason"])
-            self._since[event.device] = time.monotonic()
-        elif event.kind is EventKind.GATE:
-            self._note[event.device] = str(data["reason"])
-        elif event.kind is EventKind.WAVE and event.wave is not None:
-            self._waves[event.wave] = str(data["to"])
-        elif event.kind is EventKind.ROLLOUT:
-            self._rollout = str(data["to"])
-        if event.kind in {EventKind.WAVE, EventKind.DECISION, EventKind.ROLLOUT}:
-            line = describe(event, self._names)
-            if line is not None:
-                self._log.append(line)
+        self._picture.take(event)
 
     def tick(self) -> None:
         """Draw it again."""
-        self._live.update(self._render(), refresh=True)
+        self._live.update(self.__rich__(), refresh=True)
 
-    def _render(self) -> RenderableType:
-        rollout = self._snapshot.rollout
-        head = Text.assemble(
-            f"{rollout.kind} {rollout.id}  {rollout.model} ",
-            (rollout.release_id, "bold"),
-            "  ",
-            styled(self._rollout),
+    def __rich__(self) -> RenderableType:
+        """What it looks like now."""
+        room = max(_FEWEST_ROWS, self._console.height - _OTHER_LINES)
+        view = self._picture.view(self._now(), room)
+        return draw(view, self._snapshot.rollout, self._console.width)
+
+
+def draw(view: View, rollout: RolloutRecord, width: int) -> RenderableType:
+    """Draw what the live display shows, on a screen of so many columns."""
+    head = Text.assemble(
+        f"{rollout.kind} {rollout.id}  {rollout.model} ",
+        (rollout.release_id, "bold"),
+        "  ",
+        styled(view.state),
+        (f"  {time_left(view.seconds)}", "dim"),
+    )
+    parts: list[RenderableType] = [head]
+    if view.stopping:
+        under_way = f"; {counted(view.under_way, 'device')} under way" if view.under_way else ""
+        parts.append(Text(f"stopping: {view.stopping}{under_way}", style="bold reverse yellow"))
+    parts += [_wave_table(view), _counts("devices", view.counts), _device_table(view, width)]
+    if view.hidden:
+        parts.append(_counts(f"... and {sum(view.hidden.values())} more", view.hidden))
+    parts.append(Text())
+    parts += [_log_line(at, text) for at, text in view.log]
+    return Group(*parts)
+
+
+def _wave_table(view: View) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("wave", "state", "done", "left"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("budget", no_wrap=True, overflow="ellipsis", ratio=1)
+    for wave in view.waves:
+        table.add_row(
+            Text(f"{wave.index + 1} {wave.name}"[:_WAVE_NAME]),
+            styled(wave.state),
+            f"{wave.settled}/{wave.devices}",
+            wave.clock,
+            wave.budget,
         )
-        waves = Text("waves  ")
-        for index, state in self._waves.items():
-            waves += Text(f"{index + 1} {self._names[index]}: ") + styled(state) + Text("   ")
-        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-        for name in ("device", "wave", "variant", "state", "s"):
-            table.add_column(name, no_wrap=True, justify="right" if name == "s" else "left")
-        table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
-        shown, hidden = self._rows()
-        for device in shown:
-            state = self._state[device.device]
-            resting = state == "pending" or D(state) in SETTLED
-            seconds = "" if resting else f"{time.monotonic() - self._since[device.device]:.0f}"
-            wave = "" if device.wave is None else str(device.wave + 1)
-            table.add_row(
-                device.device,
-                wave,
-                device.variant,
-                styled(state),
-                seconds,
-                Text(self._note[device.device], style="dim"),
-            )
-        parts: list[RenderableType] = [head, waves, table]
-        if hidden:
-            parts.append(Text(f"... and {hidden} more devices", style="dim"))
-        return Group(*parts, *self._log)
+    if view.hidden_waves:
+        table.add_row(Text(f"... {view.hidden_waves} more", style="dim"))
+    return table
 
-    def _rows(self) -> tuple[list[DeviceRecord], int]:
-        devices = self._snapshot.devices
-        room = max(5, self._console.height - _SPARE_LINES)
-        if len(devices) <= room:
-            return devices, 0
-        dull = {"pending", "committed", "already_current", "staged"}
-        ordered = sorted(devices, key=lambda d: self._state[d.device] in dull)
-        return ordered[:room], len(devices) - room
+
+def _device_table(view: View, width: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    wide = width >= _WIDE
+    for name in ("device", "wave", *(["variant"] if wide else []), "state", "s", "left"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "s" else "left")
+    table.add_column("gates, or why", ratio=1, no_wrap=True, overflow="ellipsis")
+    for device in view.devices:
+        cells: list[RenderableType] = [
+            Text(device.device),
+            "" if device.wave is None else str(device.wave + 1),
+            *([device.variant] if wide else []),
+            styled(device.state),
+            "" if device.seconds is None else f"{device.seconds:.0f}",
+            ", ".join(device.clocks if wide else device.clocks[:1]),
+            Text(device.note, style="dim") if device.note else _gates(device.gates),
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def _gates(verdicts: Mapping[str, str]) -> Text:
+    """The gates that did not pass first: where the line is cut, they are seen."""
+    ordered = sorted(verdicts.items(), key=lambda item: item[1] == "passed")
+    marks = [Text(f"{name} {verdict}", style=STYLES[verdict]) for name, verdict in ordered]
+    return Text("  ").join(marks)
+
+
+def _counts(label: str, counts: Mapping[str, int]) -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis").append(f"{label}: ", style="dim")
+    for number, (state, count) in enumerate(sorted(counts.items(), key=lambda item: -item[1])):
+        text.append(", " if number else "").append(f"{count} ").append_text(styled(state))
+    return text
+
+
+def _log_line(at: float, text: str) -> Text:
+    clock = time.strftime("%H:%M:%S ", time.localtime(at))
+    return Text(no_wrap=True, overflow="ellipsis").append(clock, style="dim").append(text)
 
 
 def observer(console: Console, snapshot: Snapshot, *, as_json: bool) -> Observer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -147,7 +148,11 @@ def _show_status(
 @click.command()
 @click.argument("rollout_id", metavar="[ROLLOUT]", required=False)
 @click.option("-m", "--model", help="Only rollouts of this model.")
-@click.option("-d", "--device", help="With ROLLOUT: only what happened on this device.")
+@click.option(
+    "-d",
+    "--device",
+    help="Every rollout that this device was in; with ROLLOUT, what happened to it there.",
+)
 @click.option(
     "-n",
     "--number",
@@ -166,9 +171,11 @@ def history(
     journal_url: str | None,
     as_json: bool,
 ) -> None:
-    """List rollouts, or everything that happened in one ROLLOUT."""
+    """List rollouts, or everything that happened in one ROLLOUT, or to one device."""
     with open_journal(journal_url) as journal:
-        if rollout_id is None:
+        if rollout_id is None and device is not None:
+            _tell_device(journal, device, model, number, as_json)
+        elif rollout_id is None:
             _list_rollouts(journal.rollouts(model, number), as_json)
         else:
             _tell_rollout(journal, rollout_id, device, as_json)
@@ -206,8 +213,58 @@ def _list_rollouts(records: list[RolloutRecord], as_json: bool) -> None:
     make_console().print(table)
 
 
+def _tell_device(
+    journal: Journal, device: str, model: str | None, number: int, as_json: bool
+) -> None:
+    found = journal.of_device(device, model, number)
+    if not found:
+        what = f"rollout of {model}" if model else "rollout"
+        text = f"no {what} in this journal had that device"
+        _refuse_device(device, text, journal.device_names(model))
+    if as_json:
+        rows = [
+            {
+                "device": own.device,
+                **_rollout_row(record),
+                "rollout_state": record.state.value,
+                "wave": own.wave,
+                "variant": own.variant,
+                "state": own.state.value,
+                "reason": own.reason,
+                "previous": own.previous,
+                "generation": own.generation,
+                "failed": own.failed,
+            }
+            for record, own in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = plain_table("when", "rollout", "release", "wave", "device", "rollout state", "")
+    for record, own in found:
+        table.add_row(
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created)),
+            record.id,
+            f"{record.model} {record.release_id}",
+            "-" if own.wave is None else str(own.wave + 1),
+            styled(own.state.value),
+            styled(record.state.value),
+            Text(f"{record.kind}: {own.reason}" if own.reason else record.kind, style="dim"),
+        )
+    make_console().print(table)
+
+
+def _refuse_device(device: str, why: str, known: list[str]) -> NoReturn:
+    """Say that a device is not there, and which names are like it."""
+    near = difflib.get_close_matches(device, known, 3) or known[:3]
+    hint = f", expected one such as {', '.join(near)}" if near else ""
+    raise InputError(f"--device {device}: {why}{hint}")
+
+
 def _tell_rollout(journal: Journal, rollout_id: str, device: str | None, as_json: bool) -> None:
     snapshot = journal.load(rollout_id)
+    names = sorted(record.device for record in snapshot.devices)
+    if device is not None and device not in names:
+        _refuse_device(device, f"rollout {snapshot.rollout.id} has no such device", names)
     events = journal.events(snapshot.rollout.id, device)
     if as_json:
         document = report.summary(snapshot, journal.events(snapshot.rollout.id))

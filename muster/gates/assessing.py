@@ -40,7 +40,7 @@ def assess_probe(answer: Mapping[str, Any], gates: Iterable[Gate]) -> list[Asses
     assessments = [assess(answer["measurements"], gate) for gate in gates]
     if restarts := int(answer.get("restarts") or 0):
         reason = f"the container restarted {restarts} times while it was watched"
-        figures = {"restarts": restarts}
+        figures = {"restarts": restarts, "restarts_at_most": 0}
         assessments.append(Assessment("restarts", Verdict.FAILED, reason, figures))
     return assessments
 
@@ -66,7 +66,7 @@ def _assess_readiness(samples: Sequence[Sample], gate: ReadinessGate) -> Assessm
 
     if failed := _too_many(samples, gate, wrong, "not ready"):
         return failed
-    figures = _figures(samples, wrong)
+    figures = _figures(samples, gate, wrong)
     text = f"ready in {_right(figures)} of {len(samples)} samples"
     return _verdict(gate, Verdict.PASSED, text, figures)
 
@@ -83,7 +83,7 @@ def _assess_http(samples: Sequence[Sample], gate: HttpGate) -> Assessment:
 
     if failed := _too_many(samples, gate, wrong, "wrong"):
         return failed
-    figures = _figures(samples, wrong)
+    figures = _figures(samples, gate, wrong)
     text = f"{_right(figures)} of {len(samples)} answers right"
     return _with_latency(samples, gate, text, figures)
 
@@ -93,9 +93,15 @@ def _wrong_status(sample: Sample, status: int) -> str | None:
 
 
 def _figures(
-    samples: Sequence[Sample], wrong: Callable[[Sample], str | None]
+    samples: Sequence[Sample],
+    gate: ReadinessGate | HttpGate,
+    wrong: Callable[[Sample], str | None],
 ) -> dict[str, int | float | str | None]:
-    return {"samples": len(samples), "failures": sum(wrong(s) is not None for s in samples)}
+    return {
+        "samples": len(samples),
+        "failures": sum(wrong(sample) is not None for sample in samples),
+        "failures_at_most": gate.max_failures,
+    }
 
 
 def _right(figures: Figures) -> int:
@@ -108,7 +114,7 @@ def _too_many(
     wrong: Callable[[Sample], str | None],
     word: str,
 ) -> Assessment | None:
-    figures = _figures(samples, wrong)
+    figures = _figures(samples, gate, wrong)
     if not samples:
         return _verdict(gate, Verdict.INCONCLUSIVE, "there were no samples", figures)
     problems = [(sample.at, problem) for sample in samples if (problem := wrong(sample))]
@@ -136,6 +142,8 @@ def _with_latency(
     figures["latency"] = latency
     if gate.max_latency is None:
         return _verdict(gate, Verdict.PASSED, text, figures)
+    figures["latency_at_most"] = gate.max_latency
+    figures["latency_percentile"] = gate.latency_percentile
     name, limit = f"p{gate.latency_percentile:g} latency", _seconds(gate.max_latency)
     if latency is None:
         text += f", but there was no sample of the latency (at most {limit} allowed)"
@@ -200,6 +208,7 @@ def _smoke_verdict(
         "samples": len(samples),
         "cases": total,
         "cases_right": right,
+        "cases_right_at_least": needed,
     }
     share = f"{right} of {total} cases right, at least {gate.min_pass_ratio * 100:g} % needed"
     if total - len(wrong) < needed:

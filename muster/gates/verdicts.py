@@ -33,7 +33,8 @@ class Assessment:
     reason: str
     """One plain sentence with figures; begins with the gate's name."""
     figures: Figures = field(default_factory=dict)
-    """The numbers behind the verdict; latencies in seconds."""
+    """The numbers behind the verdict; latencies in seconds. The limit of a number stands beside it
+    under the same name with ``_at_most`` or ``_at_least`` behind it."""
 
     def to_json(self) -> dict[str, Any]:
         """Give the assessment as plain JSON values."""

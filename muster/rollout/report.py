@@ -87,6 +87,39 @@ def commands(events: Iterable[Event]) -> Counter[str]:
     return Counter(event.device for event in events if event.kind is EventKind.ANSWER)
 
 
+def downtimes(events: Iterable[Event]) -> dict[str, float]:
+    """Longest time, in seconds, that each device was without service in a switch."""
+    longest: dict[str, float] = {}
+    for event in events:
+        seconds = event.data.get("downtime")
+        if event.kind is EventKind.ANSWER and isinstance(seconds, (int, float)):
+            longest[event.device] = max(longest.get(event.device, 0.0), float(seconds))
+    return longest
+
+
+def recoveries(events: Iterable[Event]) -> dict[str, float]:
+    """Seconds from the failure to the old release being ready, of each device that went back.
+
+    The failure is the gate that failed, else the decision to go back: the release did not become
+    ready, or the device was taken back with its wave. Devices that went back by themselves, out
+    of the controller's sight, are not in it.
+    """
+    failed: dict[str, float] = {}
+    took: dict[str, float] = {}
+    for event in events:
+        if event.kind is EventKind.GATE and event.data["verdict"] == "failed":
+            failed.setdefault(event.device, event.at)
+        elif event.kind is EventKind.DEVICE:
+            to = event.data["to"]
+            if to == D.ROLLING_BACK.value:
+                failed.setdefault(event.device, event.at)
+            elif to == D.ROLLED_BACK.value and event.device in failed:
+                took[event.device] = round(event.at - failed.pop(event.device), 3)
+            elif to in {D.SWITCHING.value, D.LOST.value}:
+                failed.pop(event.device, None)
+    return took
+
+
 def summary(snapshot: Snapshot, events: Sequence[Event]) -> dict[str, Any]:
     """A rollout as JSON: its end, its waves and its devices."""
     rollout = snapshot.rollout

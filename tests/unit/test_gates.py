@@ -93,6 +93,16 @@ def test_a_smoke_gate_is_one_check_for_each_case() -> None:
     assert made[0]["headers"] == {"Content-Type": "application/json"}
 
 
+def test_limits_stand_beside_what_they_limit() -> None:
+    """Reports plot a measurement against them."""
+    limited = gate("http", path="/", max_latency="2s", latency_percentile=50, max_failures=1)
+    figures = assess({"g": [sample(latency=0.5)]}, limited).figures
+    assert figures["failures_at_most"] == 1
+    assert (figures["latency"], figures["latency_at_most"]) == (0.5, 2.0)
+    assert figures["latency_percentile"] == 50
+    assert "latency_at_most" not in assess({"g": [sample()]}, gate("http", path="/")).figures
+
+
 # gate documents
 
 
@@ -268,7 +278,13 @@ def test_could_not_measure_says_why() -> None:
 def test_all_cases_right() -> None:
     found = assess(answers(7, 3), smoke(7, 3))
     assert (found.verdict, found.reason) == (PASSED, "g: 2 of 2 cases right")
-    assert found.figures == {"samples": 2, "cases": 2, "cases_right": 2, "latency": 0.01}
+    assert found.figures == {
+        "samples": 2,
+        "cases": 2,
+        "cases_right": 2,
+        "cases_right_at_least": 2,
+        "latency": 0.01,
+    }
 
 
 def test_a_wrong_case_is_named_with_what_came() -> None:
