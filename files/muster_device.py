@@ -26,7 +26,6 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
-import http.client
 import json
 import math
 import os
@@ -2352,6 +2351,8 @@ def http_request(
     address: str = "127.0.0.1",
 ) -> dict[str, Any]:
     """Ask this device's own port once; return status, latency, body and error."""
+    import http.client  # half of what a start of this program costs, and most need it not
+
     sample: dict[str, Any] = {"status": None, "latency": None, "body": None, "error": None}
     start = clock.now()
 
