@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -70,6 +71,7 @@ class Leases:
                         owner=lease.owner,
                         host=_host(),
                         pid_space=_pid_space(),
+                        started=_started(os.getpid()) or "",
                         pid=os.getpid(),
                         expires=now + LEASE_SECONDS,
                     )
@@ -101,7 +103,7 @@ class Leases:
         for row in held:
             if row.device not in wanted:
                 continue
-            if row.expires > now and not _is_dead_here(row.pid_space, row.pid):
+            if row.expires > now and not _is_dead_here(row):
                 raise LeaseHeldError(
                     f"{model} on {row.device} is held by {row.owner} "
                     f"(process {row.pid} on {row.host}) for rollout {row.rollout}; "
@@ -140,7 +142,7 @@ class Leases:
                     LEASES.c.expires > database.clock(connection),
                 )
             ).first()
-        if row is None or _is_dead_here(row.pid_space, row.pid):
+        if row is None or _is_dead_here(row):
             return None
         return f"{row.owner} (process {row.pid} on {row.host})"
 
@@ -171,13 +173,18 @@ def _pid_space() -> str:
         return ""
 
 
-def _is_dead_here(pid_space: str, pid: int) -> bool:
-    if not pid_space or pid_space != _pid_space() or pid == os.getpid():
-        return False
+def _started(pid: int) -> str | None:
+    """When a process began, in ticks since the boot; None when there is none of that id."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else fields[18]
+
+
+def _is_dead_here(lease: sa.Row[Any]) -> bool:
+    """Whether a lease's process ran here and is gone; its id may be another process's by now."""
+    if not lease.pid_space or lease.pid_space != _pid_space():
         return False
-    return False
+    return bool(_started(lease.pid) != lease.started)

@@ -85,6 +85,7 @@ LEASES = sa.Table(
     sa.Column("host", sa.String(255), nullable=False),
     # What process ids are unique in: host names may be the same in many containers.
     sa.Column("pid_space", sa.String(255), nullable=False),
+    sa.Column("started", sa.String(255), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("expires", sa.Float, nullable=False),
 )

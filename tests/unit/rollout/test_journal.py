@@ -131,6 +131,19 @@ def test_the_lease_of_a_dead_process_on_this_host_is_taken_over_at_once(
     assert str(os.getpid()) in owner
 
 
+def test_a_process_that_got_the_id_of_a_dead_controller_holds_no_lease(
+    drill: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = drill.prepare(SimulatedFleet(drill.devices(1)), strategy())
+    with monkeypatch.context() as patch:
+        patch.setattr(leases_module, "_started", lambda _pid: "1")
+        drill.journal.acquire(snapshot.rollout, ["d0000"])
+        assert drill.journal.lease_owner(snapshot.rollout.id) is not None
+    assert drill.journal.lease_owner(snapshot.rollout.id) is None
+    drill.journal.acquire(snapshot.rollout, ["d0000"])
+    assert drill.journal.lease_owner(snapshot.rollout.id) is not None
+
+
 def test_of_many_controllers_at_once_one_gets_the_lease(drill: Drill, url: str) -> None:
     snapshot = drill.prepare(SimulatedFleet(drill.devices(4)), strategy())
     context = multiprocessing.get_context("fork")
