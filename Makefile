@@ -3,7 +3,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := setup
-.PHONY: setup python demo test unit lint clean help
+.PHONY: setup python demo test unit bench lint clean help
 
 setup: ## set up packages, the Docker engine and the Python environment
 	@scripts/setup.sh all
@@ -19,6 +19,9 @@ test: setup ## run all tests: unit, Molecule and integration
 
 unit: python ## run the unit tests, which need no Docker
 	@pytest tests/unit -n auto -q
+
+bench: setup ## measure what rollouts cost, on simulated and on emulated devices
+	@scripts/bench.sh
 
 lint: python ## check style and types
 	ruff check
