@@ -1344,6 +1344,9 @@ class Model:
             return
         if problem:
             log("%s serves without haproxy, which can't: %s" % (release, problem))
+        self._start_without_proxy()
+
+    def _start_without_proxy(self) -> None:
         if self.proxy.present():
             self.stop(*SLOTS)
             self.proxy.stop()
@@ -1358,7 +1361,21 @@ class Model:
         if not self.systemd.is_active(self.unit):
             self.start(release)
         if self.store.slot(release):
+            self.move_somehow(release)
+
+    def move_somehow(self, release: str) -> None:
+        """Send the requests to a release; one whose proxy does not start gets their port itself.
+
+        Only for a release that is to come back: a new one must not hide that.
+        """
+        try:
             self.move(release)
+        except Failure as failure:
+            if failure.code != "internal":
+                raise
+            # Its check has found nothing wrong: what it may open and bind shows at its start.
+            log("%s serves without haproxy: %s" % (release, failure))
+            self._start_without_proxy()
 
     def move(self, release: str) -> bool:
         """Send the requests to the slot of a release.
@@ -1685,7 +1702,7 @@ class Model:
 
     def _move_back(self, target: str) -> None:
         try:
-            self.move(target)
+            self.move_somehow(target)
         except OSError as error:
             # They go there, but would not after a restart of the proxy.
             log("%s: %s" % (self.proxy.folder, error))

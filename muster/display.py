@@ -53,8 +53,11 @@ _PIPE_WIDTH = 200
 
 def make_console() -> Console:
     """Standard output; a log or a pipe gets lines as long as they need to be."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+    # Names and reasons come from documents and devices: none of them is markup.
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, markup=False, emoji=False, width=_PIPE_WIDTH)
 
 
 def plain_table(*columns: str) -> Table:

@@ -151,6 +151,15 @@ class Offline(Strict):
 
 
 _CONFIRM_TIMEOUT = 240.0
+_LONGEST = 7 * 86400.0
+"""Seconds; devices refuse to watch, or to wait for, anything longer."""
+_ON_DEVICES = (
+    "min_healthy_time",
+    "healthy_deadline",
+    "pull_deadline",
+    "drain_deadline",
+    "confirm_timeout",
+)
 
 
 def _default_confirm_timeout(values: dict[str, Any]) -> float:
@@ -253,6 +262,13 @@ class Strategy(Document):
         return self
 
     def _clock_problems(self) -> Iterable[tuple[Location, str]]:
+        clocks: list[tuple[Location, float]] = [((n,), getattr(self, n)) for n in _ON_DEVICES]
+        clocks += [(("waves", index, "soak"), rule.soak) for index, rule in enumerate(self.waves)]
+        clocks += [] if self.ramp is None else [(("ramp", "soak"), self.ramp.soak)]
+        for place, seconds in clocks:
+            if seconds > _LONGEST:
+                text = f"expected at most {format_duration(_LONGEST)}, got"
+                yield place, f"{text} {format_duration(seconds)}"
         for low, high, may_equal in (
             ("min_healthy_time", "healthy_deadline", False),
             ("healthy_deadline", "progress_deadline", False),

@@ -11,10 +11,11 @@ import click
 from muster.commands.driving import Driving, driving_options
 from muster.commands.options import inventory_option, journal_option, limit_option
 from muster.commands.rollout import ask, only_model, prepare_shown, yes_option
+from muster.errors import InputError
 from muster.inventory import Inventory, load_inventory
 from muster.rollout import controller
 from muster.rollout.controller import CatchUp
-from muster.rollout.decide import EXIT_DEFERRED, EXIT_OK
+from muster.rollout.decide import EXIT_DEFERRED, EXIT_OK, EXIT_OTHER, EXIT_PAUSED
 from muster.rollout.journal import Journal, open_journal
 from muster.rollout.machine import GOOD
 
@@ -54,6 +55,8 @@ def catch_up(
             if code is None:
                 break
             worst = worst or code
+            if code == EXIT_PAUSED:
+                break
     if driving.as_json:
         click.echo(json.dumps({"event": "caught_up", "away": sorted(away)}))
     elif away:
@@ -86,10 +89,20 @@ def _step(
             return None
         mine = _only(inventory, step)
         prepared = prepare_shown(mine, step.release, step.strategy, fleet, quiet=driving.as_json)
+        try:
+            snapshot = controller.new(
+                prepared,
+                mine,
+                step.release,
+                step.strategy,
+                kind="catch_up",
+                signature=step.signature,
+            )
+        except InputError as error:  # none of them takes it; others may have another step
+            click.echo("\n".join(error.problems), err=True)
+            behind.difference_update(step.devices)
+            return EXIT_OTHER
         ask(yes or driving.as_json, f"Bring {prepared.planned} devices to {step.release.id}?")
-        snapshot = controller.new(
-            prepared, mine, step.release, step.strategy, kind="catch_up", signature=step.signature
-        )
         code = driving.run(journal, snapshot, fleet, inventory)
     came = {d.device for d in journal.load(snapshot.rollout.id).devices if d.state in GOOD}
     behind.difference_update(set(step.devices) - came)

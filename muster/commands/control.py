@@ -8,7 +8,7 @@ import click
 
 from muster.commands.driving import Driving, driving_options
 from muster.commands.options import journal_option, json_option
-from muster.errors import MusterError
+from muster.errors import InputError, MusterError
 from muster.rollout import controller
 from muster.rollout.journal import Journal, open_journal
 from muster.rollout.machine import RolloutState
@@ -16,8 +16,19 @@ from muster.rollout.records import RequestKind, RolloutRecord
 
 R, K = RolloutState, RequestKind
 
+
+def _printable(_context: click.Context, _option: click.Parameter, text: str) -> str:
+    """What may be stored and shown to others: no bytes that are no text, and no escapes."""
+    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
+
+
 reason_option = click.option(
-    "-r", "--reason", default="", metavar="TEXT", help="Why, for the journal and for others."
+    "-r",
+    "--reason",
+    default="",
+    metavar="TEXT",
+    callback=_printable,
+    help="Why, for the journal and for others.",
 )
 rollout_argument = click.argument("rollout_id", metavar="[ROLLOUT]", required=False)
 
@@ -68,7 +79,8 @@ def pause(rollout_id: str | None, reason: str, journal_url: str | None, as_json:
 def reject(rollout_id: str | None, reason: str, journal_url: str | None, driving: Driving) -> int:
     """End ROLLOUT, which waits for approval; the waves that have passed stay.
 
-    Without ROLLOUT the newest unfinished one. Exit code 1, as of every rollout that was ended.
+    Without ROLLOUT the newest unfinished one. Exit code 1, as of every rollout that was ended; 0
+    where another controller drives it and was asked to.
     """
     with open_journal(journal_url) as journal:
         record = controller.unfinished(journal, rollout_id)
@@ -92,7 +104,8 @@ def abort(
 ) -> int:
     """End ROLLOUT: devices under way come to rest, nothing new begins.
 
-    Without ROLLOUT the newest unfinished one. Exit code 1; 3 when devices went back.
+    Without ROLLOUT the newest unfinished one. Exit code 1; 3 when devices went back; 0 where
+    another controller drives it and was asked to.
     """
     with open_journal(journal_url) as journal:
         record = controller.unfinished(journal, rollout_id)
@@ -109,8 +122,14 @@ def _end(
         return 0
     inventory = controller.load_devices(record)
     journal.ask(record.id, kind, reason)
-    with controller.connected_fleet(inventory.devices) as fleet:
-        return driving.run(journal, journal.load(record.id), fleet, inventory)
+    try:
+        with controller.connected_fleet(inventory.devices) as fleet:
+            return driving.run(journal, journal.load(record.id), fleet, inventory)
+    except InputError:  # nothing was touched: a later resume must not end it
+        for request in journal.requests(record.id):
+            if request.kind is kind:
+                journal.handled(request)
+        raise
 
 
 def _ask(

@@ -100,7 +100,8 @@ def _diffs(
 
 
 def _show(console: Console, release: Release, groups: list[DiffGroup]) -> None:
-    console.print(f"[bold]{release.model} {release.id}[/bold]  sha256:{release.digest}")
+    head = (f"{release.model} {release.id}", "bold")
+    console.print(Text.assemble(head, f"  sha256:{release.digest}"))
     for entry in groups:
         console.print()
         console.print(_head(entry), soft_wrap=True)

@@ -269,7 +269,8 @@ def _show_plan(
     console: Console, prepared: Prepared, release: Release, inventory: Inventory
 ) -> None:
     sites = {device.name: device.site or "" for device in inventory.devices}
-    console.print(f"[bold]{release.model} {release.id}[/bold]  sha256:{release.digest}")
+    head = (f"{release.model} {release.id}", "bold")
+    console.print(Text.assemble(head, f"  sha256:{release.digest}"))
     table = plain_table("wave", "device", "site", "variant", "runs now")
     for wave in prepared.plan.waves:
         soak = f", soak {wave.soak:.0f} s" if wave.soak else ""

@@ -134,9 +134,9 @@ def call_device(host: Host, order: Order, commands: Counter[str] | None = None) 
 def _read_answer(host: Host, order: Order, stdout: Iterable[str], stderr: Iterable[str]) -> Answer:
     text = "\n".join(stdout)
     try:
-        document = json.loads(text)
-        error = {} if document["ok"] else document["error"]
-    except (ValueError, KeyError, TypeError):
+        document = _printable(json.loads(text))
+        error = {} if document["ok"] else dict(document["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         if not _is_alive(host):
             _drop(host)
             return _unreachable(order, f"the link broke during {order.verb.value}")
@@ -158,6 +158,25 @@ def _read_answer(host: Host, order: Order, stdout: Iterable[str], stderr: Iterab
             message=f"{order.verb.value}: {error.get('message', 'no reason given')}",
         )
     return Answer(order.device, order.verb, document)
+
+
+def _printable(value: Any) -> Any:
+    """What a device said, without what would harm a terminal or be no text for a journal.
+
+    The bodies of answers are left as they are: the gates read them.
+    """
+    if isinstance(value, str):
+        return "".join(
+            letter if letter.isprintable() or letter in "\n\t" else "?" for letter in value
+        )
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    if isinstance(value, dict):
+        return {
+            _printable(key): each if key == "body" else _printable(each)
+            for key, each in value.items()
+        }
+    return value
 
 
 def _unreachable(order: Order, message: str) -> Answer:

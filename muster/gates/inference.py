@@ -75,4 +75,6 @@ def shorten(value: Any) -> str:
     except RecursionError:
         text = "deeply nested lists"
     text = " ".join(text.split()) or "nothing"
+    # A model answers what it likes: no escapes for terminals, nothing that no database stores.
+    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:81])
     return text if len(text) <= 80 else text[:77] + "..."

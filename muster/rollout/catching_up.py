@@ -4,9 +4,34 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from muster.release import Release, may_follow
+from muster.rollout.machine import RolloutState
+from muster.rollout.records import RolloutRecord
+
+_WELL = frozenset({RolloutState.SUCCEEDED, RolloutState.SUCCEEDED_WITH_DEFERRED})
+
+
+def newest_of_each(rollouts: Iterable[RolloutRecord]) -> dict[str, RolloutRecord]:
+    """The newest rollout of each release that ended well there, newest first, by release id.
+
+    :param rollouts: newest first.
+    """
+    newest: dict[str, RolloutRecord] = {}
+    for record in rollouts:
+        newest.setdefault(record.release_id, record)
+    return {name: record for name, record in newest.items() if record.state in _WELL}
+
+
+def meant_for(
+    device: str, rollouts: Iterable[RolloutRecord], members: Mapping[str, Collection[str]]
+) -> dict[str, RolloutRecord]:
+    """Likewise, of the rollouts that a device was meant to be in.
+
+    :param members: names of the devices of each rollout that had a limit, by its id.
+    """
+    return newest_of_each(r for r in rollouts if r.limit is None or device in members[r.id])
 
 
 def way_to_newest(

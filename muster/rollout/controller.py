@@ -16,12 +16,12 @@ from muster.hooks.interface import Hooks
 from muster.inventory import Device, Inventory, load_inventory, pyinfra_data
 from muster.planning import Plan, PlanDevice, plan
 from muster.release import Release, select_variant
-from muster.rollout.catching_up import way_to_newest
+from muster.rollout.catching_up import meant_for, newest_of_each, way_to_newest
 from muster.rollout.decide import Next
 from muster.rollout.engine import Engine
 from muster.rollout.journal import Journal
 from muster.rollout.ledger import Observer
-from muster.rollout.machine import BEFORE_SWITCH, FINAL_ROLLOUT, DeviceState, RolloutState
+from muster.rollout.machine import BEFORE_SWITCH, FINAL_ROLLOUT, DeviceState
 from muster.rollout.prepare import new_rollout, triage
 from muster.rollout.records import RolloutRecord, Snapshot
 from muster.rollout.work import DeviceFacts
@@ -361,14 +361,24 @@ class CatchUp:
 def left_behind(journal: Journal, model: str) -> list[str]:
     """Devices that were deferred in the newest rollout they were in, or were being caught up.
 
-    Quarantined ones are not among them: a person has to look at those first.
+    Quarantined ones are not among them: a person has to look at those first. Nor are those of a
+    rollout that is not over, as one that waits for approval.
     """
     quarantined = quarantine(journal, model)
-    return sorted(
+    rollouts = journal.rollouts(model, limit=1000)
+    unfinished = {record.id for record in rollouts if record.state not in FINAL_ROLLOUT}
+    theirs = {
         device
         for device, latest in journal.latest(model).items()
-        if latest.record.state is DeviceState.DEFERRED or latest.kind == "catch_up"
-        if device not in quarantined
+        if latest.kind != "catch_up" and latest.rollout in unfinished
+    }
+    # Who missed a release may be rejected by the next: that is what catching up is for.
+    touched = journal.latest(model, ignoring={DeviceState.REJECTED})
+    return sorted(
+        device
+        for device, latest in touched.items()
+        if latest.kind == "catch_up" or latest.record.state is DeviceState.DEFERRED
+        if device not in quarantined and device not in theirs
     )
 
 
@@ -378,33 +388,34 @@ def next_catch_up(
     """The next release that devices which were left behind have to take; None when none has.
 
     Only releases that a rollout of this journal ended well with count, in the newest rollout of
-    each. A device whose strategy says ``catch_up: none`` is left alone.
+    each, and in the newest of those that the device was in or that had no limit. A device whose
+    strategy says ``catch_up: none`` is left alone.
 
     :param devices: those that were left behind; ``seen``: what they answered.
     """
-    good = {RolloutState.SUCCEEDED, RolloutState.SUCCEEDED_WITH_DEFERRED}
-    newest: dict[str, RolloutRecord] = {}
-    for record in journal.rollouts(model, limit=1000):
-        if record.kind != "catch_up" and record.release_id not in newest:
-            newest[record.release_id] = record
-    records = [record for record in newest.values() if record.state in good]
-    if not records:
-        return None
-    releases = [release_of(record) for record in records]
+    rollouts = [r for r in journal.rollouts(model, limit=1000) if r.kind != "catch_up"]
+    records = newest_of_each(rollouts)
+    releases = {name: release_of(record) for name, record in records.items()}
+    members = {
+        record.id: {member.device for member in journal.load(record.id).devices}
+        for record in rollouts
+        if record.limit is not None
+    }
     wanted: dict[str, list[str]] = {}
     for device in devices:
         current = running(seen[device.name])
+        meant = meant_for(device.name, rollouts, members)
         way = way_to_newest(
             current,
-            releases,
+            [releases[name] for name in meant if name in releases],
             lambda release, groups=device.groups: (  # type: ignore[misc]
                 not isinstance(select_variant(release, groups), str)
             ),
         )
         if way and not isinstance(seen[device.name], str):
             wanted.setdefault(way[0], []).append(device.name)
-    for record, release in reversed(list(zip(records, releases, strict=True))):
-        strategy = Strategy.model_validate(record.strategy)
+    for name, record in reversed(records.items()):
+        release, strategy = releases[name], Strategy.model_validate(record.strategy)
         if release.id in wanted and strategy.offline.catch_up == "latest":
             names = tuple(wanted[release.id])
             return CatchUp(release, at_once(strategy, "catch-up"), record.signature, names)

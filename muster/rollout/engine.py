@@ -166,8 +166,9 @@ class Engine:
             self._handled.append(request)
 
     def _approve(self, request: ControlRequest) -> None:
-        waiting = next((w for w in self._waves if w.approval == REQUIRED), None)
-        if waiting is None or self._rollout.state is not R.AWAITING_APPROVAL:
+        # A second approval of one wave must not count for the next.
+        waiting = next((w for w in self._waves if w.state is W.AWAITING_APPROVAL), None)
+        if waiting is None or waiting.approval != REQUIRED:
             return
         why = f": {request.reason}" if request.reason else ""
         waiting.approval = f"approved by {request.who}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree  # only written, never parsed
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ D = DeviceState
 GOOD = frozenset({D.COMMITTED, D.ALREADY_CURRENT})
 SKIPPED = frozenset({D.PENDING, D.PREFLIGHT, D.STAGING, D.STAGED, D.DEFERRED, D.REJECTED})
 
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML can't have; what a device says may hold any."""
 
 RESTING = frozenset({D.PENDING.value, D.STAGED.value}) | {state.value for state in SETTLED}
 
@@ -195,7 +198,8 @@ def junit(snapshot: Snapshot, events: Sequence[Event]) -> str:
                     case, "skipped", message=f"{device.state.value}: {device.reason}".rstrip(": ")
                 )
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    text = ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return _NOT_XML.sub("\ufffd", text)
 
 
 def _is_failure(device: DeviceRecord) -> bool:

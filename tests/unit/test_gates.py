@@ -321,6 +321,10 @@ def test_the_worst_sample_of_a_case_counts() -> None:
         (sample(body='{"outputs": []}'), "case 1 expected output label, got nothing"),
         (sample(body='{"outputs": [3, {"name": []}]}'), "case 1 expected output label, got []"),
         (sample(body='{"outputs": [{"name": "a"}]}'), "case 1 expected output label, got a"),
+        (
+            sample(body='{"outputs": [{"name": "\\u001b[2J\\ud800"}]}'),
+            "expected output label, got \ufffd[2J\ufffd",
+        ),
         (sample(body='{"outputs": [{"name": "label"}]}'), "expected label [7], got null"),
         (answer([]), "expected label [7], got 0 elements instead of 1"),
         (answer([7, 7]), "expected label [7], got 2 elements instead of 1"),

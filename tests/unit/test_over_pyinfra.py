@@ -104,3 +104,18 @@ def test_whatever_a_connection_raises_is_an_answer(error: Exception) -> None:
     assert answer.trouble is Trouble.UNREACHABLE
     assert answer.message
     assert not host.commands
+
+
+def test_what_a_device_says_can_be_written_and_shown() -> None:
+    body = "\x1b[2J"
+    said = {"ok": True, "timezone": "\ud800\x1b[2J", "samples": [{"error": "\x07", "body": body}]}
+    answer = call(StandInHost(json.dumps(said)))
+    assert answer.document["timezone"] == "??[2J"
+    assert answer.document["samples"] == [{"error": "?", "body": body}]
+    refused = call(StandInHost(json.dumps({"ok": False, "error": {"message": "\ud800"}})))
+    assert refused.message == "inspect: ?"
+
+
+def test_an_error_that_is_no_object_is_no_answer() -> None:
+    answer = call(StandInHost(json.dumps({"ok": False, "error": "no"})))
+    assert (answer.trouble, answer.code) == (Trouble.REFUSED, "no_program")

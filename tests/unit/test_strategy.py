@@ -204,6 +204,14 @@ def test_what_else_is_refused(text: str, expected: str) -> None:
     assert problem.startswith(expected)
 
 
+def test_what_devices_would_refuse_is_refused_before_they_are_asked() -> None:
+    told = problems("confirm_timeout: 8d\nwaves: [{size: 1, soak: 169h}, {size: rest, soak: 7d}]\n")
+    assert told == [
+        "confirm_timeout: expected at most 168h, got 192h",
+        "waves[0].soak: expected at most 168h, got 169h",
+    ]
+
+
 def test_a_strategy_with_everything_survives_the_journal() -> None:
     text = """
 ramp: {base: 2, factor: 1.5, max: 20}

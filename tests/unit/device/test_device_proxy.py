@@ -63,6 +63,40 @@ def test_a_device_whose_proxy_is_gone_serves_without_it(dev: Device, old: Releas
     assert PROXY_UNIT not in dev.world.read()["active"]
 
 
+def _refuse_proxy(dev: Device, *units: str) -> None:
+    """HAProxy reads its configuration well, and ends at once: its check does not see that."""
+    with dev.world.change() as content:
+        content["refused_units"] = list(units)
+
+
+def test_a_device_whose_proxy_does_not_start_serves_without_it(dev: Device, old: Release) -> None:
+    dev.power_cut()
+    _refuse_proxy(dev, PROXY_UNIT)
+    assert dev.boot()["ok"]
+    dev.assert_rests_on(old)
+    assert not (dev.state / "blue").is_symlink()
+    _refuse_proxy(dev)
+    dev.power_cut()
+    assert dev.boot()["ok"]
+    dev.assert_rests_on(old)
+    assert PROXY_UNIT in dev.world.read()["active"]
+
+
+@pytest.mark.parametrize("mode", device.MODES)
+def test_the_way_back_does_not_need_a_proxy_that_starts(dev: Device, mode: str) -> None:
+    dev.provision(proxy=False)
+    dev.mode = "recreate"
+    old, new = dev.release("1.0"), dev.release("2.0")
+    dev.roll_out(old, 1)
+    dev.provision(proxy=True)
+    dev.stage(new)
+    dev.mode = mode
+    _refuse_proxy(dev, PROXY_UNIT)
+    dev.fails("switch", **dev.switch_document(new, 2))
+    dev.guard()
+    dev.assert_rests_on(old)
+
+
 def test_a_proxy_that_does_not_listen_is_started_anew(
     dev: Device, old: Release, new: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -293,3 +293,82 @@ def test_catch_up_takes_a_deferred_device_over_the_releases_between(
     assert run(["catch-up", "--yes"]) == 0
     assert late.generation == generation
     assert "no device is left behind" in capsys.readouterr().out
+
+
+def _left_behind_at_two_and_at_one(desk: Desk) -> None:
+    """d0002 has to take 3.0, d0003 has to take 2.0 before it; both are back."""
+    desk.document(desk.strategy, strategy(failure_budget={"max_unreachable": "100%"}))
+    image = {"image": "models/digits@sha256:" + "2" * 64, "requires": {"arch": ["amd64"]}}
+    two = make_release("2.0", requires_from=["1.0"], variants={"hw_a": image})
+    three = make_release("3.0", requires_from=["2.0"])
+    for release, away in ((two, ["d0003"]), (three, ["d0002", "d0003"])):
+        for device in desk.fleet.devices.values():
+            device.reachable = device.name not in away
+        desk.document(desk.release, release)
+        assert desk.rollout("--yes") == 6
+    for device in desk.fleet.devices.values():
+        device.reachable = True
+
+
+def test_a_device_that_can_not_be_caught_up_does_not_hold_up_the_others(
+    desk: Desk, capsys: Output
+) -> None:
+    _left_behind_at_two_and_at_one(desk)
+    desk.fleet.devices["d0003"].arch = "riscv64"
+    capsys.readouterr()
+    assert run(["catch-up", "--yes"]) == 1
+    told = capsys.readouterr()
+    assert "d0003" in told.out + told.err
+    assert "riscv64" in told.out + told.err
+    assert desk.fleet.devices["d0002"].current == make_release("3.0", requires_from=["2.0"]).id
+
+
+def test_a_catch_up_that_was_paused_takes_no_further_step(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _left_behind_at_two_and_at_one(desk)
+    drive = controller.drive
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        options["on_engine"] = lambda engine: engine.stop("stopped by the operator")
+        return drive(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(controller, "drive", interrupted)
+    assert run(["catch-up", "--yes"]) == 5
+    with open_journal() as journal:
+        assert [record.kind for record in journal.rollouts()].count("catch_up") == 1
+
+
+@pytest.mark.parametrize("name", ["[bold]all[/bold]", "north [/b]", ":warning:"])
+def test_names_of_waves_are_shown_as_they_are(desk: Desk, capsys: Output, name: str) -> None:
+    desk.document(desk.strategy, strategy(waves=[{"size": "rest", "name": name}]))
+    assert run(["plan", str(desk.release), "-s", str(desk.strategy)]) == 0
+    assert name in capsys.readouterr().out
+    assert desk.rollout("--yes") == 0
+    assert f"wave 1 ({name}): 4 devices" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["abort", "reject"])
+def test_an_end_that_could_not_be_begun_is_not_kept_for_a_later_resume(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: Output, command: str
+) -> None:
+    desk.document(desk.strategy, strategy(waves=[{"size": 1}, {"size": "rest", "approval": True}]))
+    assert desk.rollout("--yes") == 5
+    hosts = desk.folder / "hosts.yml"
+    text = hosts.read_text()
+    hosts.write_text(text.replace("d0003", "d0004"))
+    capsys.readouterr()
+    assert run([command]) == 2
+    assert "not in the inventory any more: d0003" in " ".join(capsys.readouterr().err.split())
+    hosts.write_text(text)
+    assert run(["approve"]) == 0
+    assert run(["resume"]) == 0
+
+
+def test_reasons_are_text_that_may_be_shown(desk: Desk) -> None:
+    desk.document(desk.strategy, strategy(waves=[{"size": "rest", "approval": True}]))
+    assert desk.rollout("--yes") == 5
+    assert run(["reject", "-r", "bad \udcff\x1b[2J figures"]) == 1
+    with open_journal() as journal:
+        (rollout,) = journal.rollouts()
+    assert rollout.reason.endswith(": bad   [2J figures")

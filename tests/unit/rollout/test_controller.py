@@ -202,6 +202,14 @@ def test_who_was_left_behind(past: Past) -> None:
     assert controller.left_behind(past.journal, "digits") == ["again", "away"]
 
 
+def test_who_was_rejected_for_what_it_missed_is_left_behind(past: Past) -> None:
+    past.rollout(make_release("2.0"), {"a": D.DEFERRED, "b": D.COMMITTED})
+    past.rollout(make_release("3.0"), {"a": D.REJECTED, "b": D.REJECTED})
+    assert controller.left_behind(past.journal, "digits") == ["a"]
+    past.rollout(make_release("4.0"), {"a": D.REJECTED}, R.PAUSED)
+    assert controller.left_behind(past.journal, "digits") == []
+
+
 def test_who_is_being_caught_up_is_on_its_way_still(past: Past) -> None:
     past.rollout(make_release("2.0"), {"a": D.DEFERRED, "b": D.DEFERRED, "c": D.DEFERRED})
     states = {"a": D.COMMITTED, "b": D.ROLLED_BACK, "c": D.QUARANTINED}
@@ -289,6 +297,51 @@ def test_after_a_rollback_the_earlier_release_is_the_newest(past: Past) -> None:
     assert step is not None
     assert step.release == ONE
     assert next_step(past, a=ONE) is None
+
+
+def test_a_release_that_only_some_devices_were_meant_to_get_is_no_step_of_others(
+    past: Past,
+) -> None:
+    later = make_release("1.1")
+    past.rollout(ONE, {"x": D.COMMITTED, "a": D.DEFERRED, "b": D.DEFERRED})
+    past.rollout(later, {"x": D.COMMITTED, "b": D.DEFERRED}, limit="x:b")
+    step = next_step(past, a=None, b=None)
+    assert step is not None
+    assert (step.release, step.devices) == (ONE, ("a",))
+    assert next_step(past, a=ONE) is None
+    step = next_step(past, a=ONE, b=ONE)
+    assert step is not None
+    assert (step.release, step.devices) == (later, ("b",))
+
+
+def test_a_rollback_of_some_devices_is_no_step_of_others(past: Past) -> None:
+    later = make_release("1.1")
+    past.rollout(ONE, {"x": D.COMMITTED, "a": D.DEFERRED})
+    past.rollout(later, {"x": D.COMMITTED, "a": D.DEFERRED})
+    past.rollout(ONE, {"x": D.COMMITTED}, kind="rollback", limit="x")
+    assert next_step(past, a=later) is None
+    step = next_step(past, a=ONE)
+    assert step is not None
+    assert step.release == later
+
+
+def test_a_release_that_went_wrong_where_a_device_is_is_no_step_of_it(past: Past) -> None:
+    past.rollout(ONE, {"a": D.DEFERRED, "x": D.COMMITTED}, R.ROLLED_BACK, limit="a")
+    past.rollout(ONE, {"x": D.COMMITTED}, limit="x")
+    assert next_step(past, a=None) is None
+
+
+@pytest.mark.parametrize("state", [R.AWAITING_APPROVAL, R.PAUSED, R.RUNNING])
+def test_who_an_unfinished_rollout_still_has_is_not_left_behind(past: Past, state: R) -> None:
+    past.rollout(make_release("2.0"), {"a": D.DEFERRED, "b": D.DEFERRED})
+    past.rollout(make_release("3.0"), {"a": D.DEFERRED, "c": D.PENDING}, state)
+    assert controller.left_behind(past.journal, "digits") == ["b"]
+
+
+def test_an_unfinished_catch_up_is_begun_anew(past: Past) -> None:
+    past.rollout(make_release("2.0"), {"a": D.DEFERRED})
+    past.rollout(make_release("2.0"), {"a": D.STAGED}, R.PAUSED, kind="catch_up")
+    assert controller.left_behind(past.journal, "digits") == ["a"]
 
 
 def test_a_strategy_may_leave_deferred_devices_alone(past: Past) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
+
 import pytest
 from drill import Drill, Recorder, strategy
 
@@ -47,3 +49,14 @@ def test_a_summary_counts_the_commands_of_each_device(drill: Drill) -> None:
     assert {d["device"]: d["commands"] for d in summary["devices"]} == dict(fleet.commands)
     assert summary["exit_code"] == 0
     assert [wave["devices"] for wave in summary["waves"]] == [1, 2, 1]
+
+
+def test_junit_is_xml_whatever_a_device_says(drill: Drill) -> None:
+    snapshot = drill.prepare(SimulatedFleet(drill.devices(1)), strategy())
+    snapshot.devices[0].failed = True
+    snapshot.devices[0].reason = "docker said \x1b[31m\x00\x0b\udcff\uffff no"
+    text = report.junit(snapshot, [])
+    text.encode()
+    failure = ElementTree.fromstring(text).find(".//failure")
+    assert failure is not None
+    assert failure.attrib["message"] == "docker said \ufffd[31m\ufffd\ufffd\ufffd\ufffd no"

@@ -95,6 +95,36 @@ def test_each_wave_is_approved_on_its_own() -> None:
     assert stage.run() is R.SUCCEEDED
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_two_people_who_approve_one_wave_do_not_approve_the_next(waits: bool) -> None:
+    waves = [{"size": 1}, {"size": 1, "approval": True}, {"size": "rest", "approval": True}]
+    stage = Stage(waves=waves)
+    if waits:
+        stage.ask(K.APPROVE, at=300)
+        stage.ask(K.APPROVE, at=300)
+        stage.ask(K.PAUSE, at=900)
+        assert stage.run(wait_for_approval=True) is R.PAUSED
+    else:
+        assert stage.run() is R.AWAITING_APPROVAL
+        stage.ask(K.APPROVE)
+        stage.ask(K.APPROVE)
+        assert stage.run() is R.AWAITING_APPROVAL
+    assert [wave.approval for wave in stage.loaded.waves] == [
+        "",
+        "approved by ada@desk",
+        "required",
+    ]
+    assert len(stage.switches()) == 2
+
+
+def test_an_approval_that_met_a_pause_counts_when_resumed() -> None:
+    stage = Stage(waves=APPROVED_SECOND)
+    stage.ask(K.PAUSE, at=100)
+    assert stage.run(wait_for_approval=True) is R.PAUSED
+    stage.ask(K.APPROVE)  # asked while it still waited, and seen by nobody
+    assert stage.run() is R.SUCCEEDED
+
+
 def test_approval_counts_where_nothing_is_left_to_stage() -> None:
     stage = Stage(2, waves=APPROVED_SECOND)
     second = next(d.device for d in stage.loaded.devices if d.wave == 1)
