@@ -11,10 +11,10 @@ from muster.commands.options import journal_option, json_option
 from muster.errors import InputError, MusterError
 from muster.rollout import controller
 from muster.rollout.journal import Journal, open_journal
-from muster.rollout.machine import RolloutState
+from muster.rollout.machine import RolloutState, WaveState
 from muster.rollout.records import RequestKind, RolloutRecord
 
-R, K = RolloutState, RequestKind
+R, W, K = RolloutState, WaveState, RequestKind
 
 
 def _printable(_context: click.Context, _option: click.Parameter, text: str) -> str:
@@ -48,7 +48,8 @@ def approve(rollout_id: str | None, reason: str, journal_url: str | None, as_jso
         record = controller.unfinished(journal, rollout_id)
         if record.state is not R.AWAITING_APPROVAL:
             raise MusterError(f"rollout {record.id} waits for no approval: it is {_told(record)}")
-        _ask(journal, record, K.APPROVE, reason, as_json)
+        waiting = [w.index for w in journal.load(record.id).waves if w.state is W.AWAITING_APPROVAL]
+        _ask(journal, record, K.APPROVE, reason, as_json, next(iter(waiting), None))
 
 
 @click.command()
@@ -133,9 +134,14 @@ def _end(
 
 
 def _ask(
-    journal: Journal, record: RolloutRecord, kind: RequestKind, reason: str, as_json: bool
+    journal: Journal,
+    record: RolloutRecord,
+    kind: RequestKind,
+    reason: str,
+    as_json: bool,
+    wave: int | None = None,
 ) -> None:
-    journal.ask(record.id, kind, reason)
+    journal.ask(record.id, kind, reason, wave)
     owner = journal.lease_owner(record.id)
     if as_json:
         click.echo(json.dumps({"rollout": record.id, "asked": kind.value, "driven_by": owner}))

@@ -168,7 +168,9 @@ class Engine:
     def _approve(self, request: ControlRequest) -> None:
         # A second approval of one wave must not count for the next.
         waiting = next((w for w in self._waves if w.state is W.AWAITING_APPROVAL), None)
-        if waiting is None or waiting.approval != REQUIRED:
+        meant = waiting is not None and request.wave in {None, waiting.index}
+        if waiting is None or not meant or waiting.approval != REQUIRED:
+            self._ledger.say(f"approval by {request.who} counts for nothing: no wave waits for it")
             return
         why = f": {request.reason}" if request.reason else ""
         waiting.approval = f"approved by {request.who}"

@@ -280,8 +280,13 @@ class Journal(Leases):
 
     # -- what people ask of a rollout ---------------------------------------------------------
 
-    def ask(self, rollout_id: str, kind: RequestKind, reason: str = "") -> None:
-        """Leave a request for whoever drives a rollout."""
+    def ask(
+        self, rollout_id: str, kind: RequestKind, reason: str = "", wave: int | None = None
+    ) -> None:
+        """Leave a request for whoever drives a rollout.
+
+        :param wave: index of the wave that is approved.
+        """
         with self._writer.begin() as connection:
             connection.execute(
                 sa.insert(REQUESTS).values(
@@ -290,6 +295,7 @@ class Journal(Leases):
                     who=owner_here(),
                     reason=reason,
                     at=round(time.time(), 3),
+                    wave=wave,
                     handled=False,
                 )
             )
@@ -304,7 +310,13 @@ class Journal(Leases):
         with self._engine.connect() as connection:
             return [
                 ControlRequest(
-                    row.id, row.rollout, RequestKind(row.kind), row.who, row.reason, row.at
+                    row.id,
+                    row.rollout,
+                    RequestKind(row.kind),
+                    row.who,
+                    row.reason,
+                    row.at,
+                    row.wave,
                 )
                 for row in connection.execute(query)
             ]

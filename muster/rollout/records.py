@@ -112,6 +112,7 @@ class ControlRequest:
     :param who: ``user@host``.
     :param reason: in that person's words; may be empty.
     :param at: wall time, seconds since 1970 UTC.
+    :param wave: index of the wave that is approved; None: whichever waits.
     """
 
     id: int
@@ -120,3 +121,4 @@ class ControlRequest:
     who: str
     reason: str
     at: float
+    wave: int | None = None

@@ -74,6 +74,7 @@ REQUESTS = sa.Table(
     sa.Column("who", sa.String(255), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("wave", sa.Integer),
     sa.Column("handled", sa.Boolean, nullable=False),
 )
 LEASES = sa.Table(

@@ -109,11 +109,17 @@ class MemoryJournal:
         return [event for event in self.seen if device in {None, event.device}]
 
     def ask(
-        self, rollout_id: str, kind: RequestKind, reason: str = "", at: float | None = None
+        self,
+        rollout_id: str,
+        kind: RequestKind,
+        reason: str = "",
+        wave: int | None = None,
+        at: float | None = None,
     ) -> None:
         self._number += 1
         at = self.now() if at is None else at
-        self._asked.append(ControlRequest(self._number, rollout_id, kind, "ada@desk", reason, at))
+        request = ControlRequest(self._number, rollout_id, kind, "ada@desk", reason, at, wave)
+        self._asked.append(request)
 
     def requests(self, rollout_id: str) -> list[ControlRequest]:
         if not self._asked:

@@ -38,8 +38,10 @@ class Stage:
         self.fleet.watch = lambda order, now: self.orders.append((now, order))
         self.snapshot: Snapshot = self.drill.prepare(self.fleet, strategy(**changes))
 
-    def ask(self, kind: K, at: float | None = None, reason: str = "") -> None:
-        self.journal.ask(self.snapshot.rollout.id, kind, reason, at)
+    def ask(
+        self, kind: K, at: float | None = None, reason: str = "", wave: int | None = None
+    ) -> None:
+        self.journal.ask(self.snapshot.rollout.id, kind, reason, wave, at)
 
     def run(self, **options: Any) -> R:
         self.fleet.turns = 0

@@ -117,6 +117,19 @@ def test_two_people_who_approve_one_wave_do_not_approve_the_next(waits: bool) ->
     assert len(stage.switches()) == 2
 
 
+def test_an_approval_of_another_wave_counts_for_nothing() -> None:
+    waves = [{"size": 1}, {"size": 1, "approval": True}, {"size": "rest", "approval": True}]
+    stage = Stage(waves=waves)
+    assert stage.run() is R.AWAITING_APPROVAL
+    stage.ask(K.APPROVE, wave=2)
+    assert stage.run() is R.AWAITING_APPROVAL
+    assert len(stage.switches()) == 1
+    assert "approval by ada@desk counts for nothing: no wave waits for it" in stage.texts()
+    stage.ask(K.APPROVE, wave=1)
+    assert stage.run() is R.AWAITING_APPROVAL
+    assert len(stage.switches()) == 2
+
+
 def test_an_approval_that_met_a_pause_counts_when_resumed() -> None:
     stage = Stage(waves=APPROVED_SECOND)
     stage.ask(K.PAUSE, at=100)
