@@ -159,7 +159,7 @@ def test_a_controller_whose_clock_is_wrong_takes_nothing(
 ) -> None:
     with open_journal(url) as first, open_journal(url) as second:
         lease = first.acquire(a_rollout(), ["d"])
-        monkeypatch.setattr(leases_module.time, "time", lambda: 4e9)
+        monkeypatch.setattr(time, "time", lambda: 4e9)
         with pytest.raises(LeaseHeldError):
             second.acquire(a_rollout(1), ["d"])
         assert second.lease_owner("r-0") is not None
