@@ -190,8 +190,8 @@ class Strategy(Document):
     """How many devices of a wave are worked on at once."""
     pull_concurrency: Annotated[int, Field(ge=1)] | None = None
     """How many devices of one site pull at once; without it no limit but ``max_parallel``."""
-    rate_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """How many switches begin in a minute at most; without it no limit."""
+    rate_per_minute: Annotated[float, Field(ge=0.001, allow_inf_nan=False)] | None = None
+    """How many switches begin in a minute at most, 0.001 or more; without it no limit."""
     maintenance_window: tuple[MaintenanceWindow, ...] = ()
     """When devices may switch, by their own time zone (``muster_timezone``); staging may happen at
     any time. Without it always."""

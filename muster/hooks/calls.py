@@ -46,6 +46,8 @@ NOTICES = (
 TIMEOUT_SECONDS = 30.0
 """How long a hook may take, unless ``$MUSTER_HOOK_TIMEOUT`` says otherwise."""
 
+LONGEST_SECONDS = 86400.0
+
 SWITCHED_OFF = (".sample", ".disabled", ".orig", ".bak", "~")
 """Endings of files that are no hooks, whatever their names look like."""
 
@@ -192,8 +194,8 @@ def _time_limit() -> float:
         seconds = parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text)
     except ValueError as error:
         raise InputError(f"$MUSTER_HOOK_TIMEOUT: {error}") from None
-    if seconds <= 0:
-        raise InputError("$MUSTER_HOOK_TIMEOUT: expected a duration above 0")
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise InputError("$MUSTER_HOOK_TIMEOUT: expected a duration above 0 and at most 24h")
     return seconds
 
 

@@ -358,11 +358,15 @@ class CatchUp:
     devices: tuple[str, ...]
 
 
+_FAILED_TO_CATCH_UP = {DeviceState.ROLLED_BACK, DeviceState.ROLLBACK_FAILED}
+
+
 def left_behind(journal: Journal, model: str) -> list[str]:
     """Devices that were deferred in the newest rollout they were in, or were being caught up.
 
-    Quarantined ones are not among them: a person has to look at those first. Nor are those of a
-    rollout that is not over, as one that waits for approval.
+    Quarantined ones, and those that failed the release that they were brought to, are not among
+    them: a person has to look at those first. Nor are those of a rollout that is not over, as one
+    that waits for approval.
     """
     quarantined = quarantine(journal, model)
     rollouts = journal.rollouts(model, limit=1000)
@@ -377,7 +381,8 @@ def left_behind(journal: Journal, model: str) -> list[str]:
     return sorted(
         device
         for device, latest in touched.items()
-        if latest.kind == "catch_up" or latest.record.state is DeviceState.DEFERRED
+        if latest.record.state is DeviceState.DEFERRED
+        or (latest.kind == "catch_up" and latest.record.state not in _FAILED_TO_CATCH_UP)
         if device not in quarantined and device not in theirs
     )
 

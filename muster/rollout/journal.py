@@ -133,6 +133,8 @@ class Journal(Leases):
 
         :raises MusterError: there is no such rollout, or more than one.
         """
+        if not rollout_id:  # an empty variable of a CI system must not mean the only one there is
+            raise MusterError("expected the id of a rollout, got nothing; see `muster history`")
         with self._engine.connect() as connection:
             found = connection.execute(
                 sa.select(ROLLOUTS).where(ROLLOUTS.c.id.startswith(rollout_id, autoescape=True))

@@ -172,7 +172,7 @@ def test_the_title_of_a_wave(rule: dict[str, Any], title: str) -> None:
         ("ramp: {base: 0}", "ramp.base: expected at least 1"),
         ("ramp: {}\nwaves: [{size: rest}]", "ramp: expected either waves or ramp, got both"),
         ("pull_concurrency: 0", "pull_concurrency: expected at least 1"),
-        ("rate_per_minute: 0", "rate_per_minute: expected more than 0"),
+        ("rate_per_minute: 0", "rate_per_minute: expected at least 0.001"),
         ("rate_per_minute: .inf", "rate_per_minute: expected a finite number"),
         ("lock_deadline: 0s", "lock_deadline: expected a duration above 0"),
         ("drain_deadline: 0s", "drain_deadline: expected a duration above 0"),

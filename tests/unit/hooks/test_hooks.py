@@ -128,7 +128,7 @@ def test_a_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "30 s"])
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "30 s", "25h"])
 def test_a_time_limit_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("MUSTER_HOOK_TIMEOUT", value)
     with pytest.raises(InputError, match="MUSTER_HOOK_TIMEOUT"), open_hooks(None, None):

@@ -264,3 +264,9 @@ def test_states_that_are_ignored_let_an_earlier_rollout_count(drill: Drill) -> N
         "d0000": (first, D.QUARANTINED),
         "d0001": (second, D.COMMITTED),
     }
+
+
+def test_an_empty_id_is_no_beginning_of_one(drill: Drill) -> None:
+    drill.prepare(SimulatedFleet(drill.devices(1)), strategy())
+    with pytest.raises(MusterError, match="expected the id of a rollout, got nothing"):
+        drill.journal.load("")
