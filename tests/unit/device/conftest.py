@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from device_stand_ins import Device, ModelServer
+from device_stand_ins import Device, ModelServer, Release
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +27,11 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def dev(tmp_path: Path, server: ModelServer) -> Device:
     return Device(tmp_path / "device", server)
+
+
+@pytest.fixture
+def old(dev: Device) -> Release:
+    """The release that the device serves for good."""
+    release = dev.release("1.0")
+    dev.roll_out(release, 1)
+    return release

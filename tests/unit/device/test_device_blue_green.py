@@ -16,14 +16,6 @@ def dev(dev: Device) -> Device:
 
 
 @pytest.fixture
-def old(dev: Device) -> Release:
-    """The release that the device serves for good."""
-    release = dev.release("1.0")
-    dev.roll_out(release, 1)
-    return release
-
-
-@pytest.fixture
 def new(dev: Device, old: Release) -> Release:
     """A release that is staged beside it."""
     release = dev.release("2.0")

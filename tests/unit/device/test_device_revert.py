@@ -11,14 +11,6 @@ from device_stand_ins import REGISTRY, TIMER, UNIT, Device, Release, device, in_
 
 
 @pytest.fixture
-def old(dev: Device) -> Release:
-    """The release that the device serves for good."""
-    release = dev.release("1.0")
-    dev.roll_out(release, 1)
-    return release
-
-
-@pytest.fixture
 def new(dev: Device, old: Release) -> Release:
     """A release that the device has switched to, unconfirmed."""
     release = dev.release("2.0")
