@@ -164,10 +164,21 @@ class Release(Document):
         """SHA-256 of the canonical JSON in UTF-8, 64 hex digits."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()
 
+    @classmethod
+    def from_canonical(cls, text: str) -> Release:
+        """Read back what :attr:`canonical` gave."""
+        return cls.model_validate(json.loads(text))
+
     @property
     def id(self) -> str:
         """Name of this release on devices: ``<version>-<first 12 hex digits of the digest>``."""
         return f"{self.version}-{self.digest[:12]}"
+
+
+def running(inspected: Mapping[str, Any]) -> str | None:
+    """Id of the release that a device runs, from its answer to ``inspect``; None for nothing."""
+    current = (inspected.get("model") or {}).get("current")
+    return current["id"] if current else None
 
 
 def version_of(release_id: str) -> str:
@@ -194,8 +205,7 @@ def misfits(
     """
     found = release.variants[variant]
     reasons = fits(found, inspected, release.id)
-    running = (inspected.get("model") or {}).get("current")
-    current = running["id"] if running else None
+    current = running(inspected)
     if not back and current != release.id and not may_follow(release.requires_from, current):
         wanted = " or ".join(release.requires_from)
         reasons.append(f"runs {current}, needed {wanted} first: see `muster catch-up`")

@@ -80,7 +80,7 @@ def _known(journal: Journal, release: Release, seen: controller.Survey) -> dict[
     for release_id in running:
         found = journal.release_document(release.model, str(release_id))
         if found is not None:
-            known[str(release_id)] = Release.model_validate(json.loads(found[0]))
+            known[str(release_id)] = Release.from_canonical(found[0])
     return known
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from muster.htmlreport.axis import Axis, lasting
 from muster.rollout.events import Event, EventKind
-from muster.rollout.machine import SETTLED, DeviceState, WaveState
+from muster.rollout.machine import GOOD, SETTLED, DeviceState, WaveState
 from muster.rollout.records import DeviceRecord
-from muster.rollout.report import GOOD
 from muster.rollout.words import words
 
 OPEN_ROWS = 25

@@ -24,7 +24,7 @@ from muster.htmlreport.timeline import (
 )
 from muster.rollout import report
 from muster.rollout.events import Event, EventKind
-from muster.rollout.machine import FINAL_ROLLOUT, DeviceState, RolloutState
+from muster.rollout.machine import FINAL_ROLLOUT, GOOD, DeviceState, RolloutState
 from muster.rollout.records import RolloutRecord, Snapshot, WaveRecord
 from muster.rollout.words import wave_label, without_numbers, words
 
@@ -205,7 +205,7 @@ def _facts(rollout: RolloutRecord, axis: Axis, zone: tzinfo) -> tuple[tuple[str,
 
 def _figures(snapshot: Snapshot, known: Known) -> tuple[Figure, ...]:
     total = len(snapshot.devices)
-    good = sum(d.state in report.GOOD for d in snapshot.devices)
+    good = sum(d.state in GOOD for d in snapshot.devices)
     failed = sum(d.failed for d in snapshot.devices)
     commands = [known.commands.get(d.device, 0) for d in snapshot.devices]
     passed = sum(wave.state.value == "passed" for wave in snapshot.waves)

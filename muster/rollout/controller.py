@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from muster.fleet.interface import Fleet, Order, Verb
 from muster.hooks.interface import Hooks
 from muster.inventory import Device, Inventory, load_inventory, pyinfra_data
 from muster.planning import Plan, PlanDevice, plan
-from muster.release import Release, select_variant
+from muster.release import Release, select_variant, version_of
+from muster.release import running as release_running
 from muster.rollout.catching_up import meant_for, newest_of_each, way_to_newest
 from muster.rollout.decide import Next
 from muster.rollout.engine import Engine
@@ -71,8 +71,7 @@ def survey(
 
 def running(seen: Mapping[str, Any] | str) -> str | None:
     """Id of the release that a device runs, from its answer to ``inspect``."""
-    current = None if isinstance(seen, str) else seen["model"]["current"]
-    return current["id"] if current else None
+    return None if isinstance(seen, str) else release_running(seen)
 
 
 @dataclass(frozen=True)
@@ -276,7 +275,7 @@ def drive(
 
 def release_of(rollout: RolloutRecord) -> Release:
     """The release of a rollout, as the journal keeps it."""
-    return Release.model_validate(json.loads(rollout.release_document))
+    return Release.from_canonical(rollout.release_document)
 
 
 def read_signature(release_file: Path) -> str | None:
@@ -333,12 +332,12 @@ def rollback_target(
             f"{model}: release {release_id} is not in this journal; roll it out from its file,"
             " or name the journal that knows it with --journal"
         )
-    return Release.model_validate(json.loads(found[0])), found[1]
+    return Release.from_canonical(found[0]), found[1]
 
 
 def _known_release(journal: Journal, model: str, to: str) -> str:
     known = list(dict.fromkeys(r.release_id for r in journal.rollouts(model, limit=1000)))
-    matching = [i for i in known if i == to or i.rpartition("-")[0] == to]
+    matching = [i for i in known if i == to or version_of(i) == to]
     if len(matching) != 1:
         expected = ", ".join(known) or "none was ever rolled out from this journal"
         raise InputError(f"{model}: --to {to}: expected one known release, such as {expected}")

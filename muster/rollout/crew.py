@@ -9,7 +9,7 @@ from typing import Any
 from muster.fields import format_duration
 from muster.fleet.interface import Answer, Fleet, Order, Trouble
 from muster.gates import Assessment, assess_probe, could_not_measure
-from muster.release import Release, misfits
+from muster.release import Release, misfits, running
 from muster.rollout import decide
 from muster.rollout.decide import Next
 from muster.rollout.events import EventKind
@@ -248,9 +248,8 @@ class Crew:
             reasons.append(problem)
         following = decide.preflight(self._attempt(work), answer.document, reasons)
         if following.state is D.STAGING:
-            seen = answer.document["model"]
-            record.previous = seen["current"]["id"] if seen["current"] else None
-            record.generation = seen["generation"] + 1
+            record.previous = running(answer.document)
+            record.generation = answer.document["model"]["generation"] + 1
         return following
 
     def _after_recheck(self, work: DeviceWork, answer: Answer) -> Next | None:
@@ -275,8 +274,7 @@ class Crew:
         remaining = seen["guard"]["remaining"]
         needed = self._strategy.min_healthy_time + self._strategy.command_margin
         work.must_extend = remaining is not None and remaining < needed
-        if self._ledger.rollout.state is R.ROLLING_BACK and following.state in UNCONFIRMED:
-            following = Next(D.ROLLING_BACK, f"taken back: {self._ledger.rollout.reason}")
+        following = self._unless_taken_back(following)
         if following.state is D.PREFLIGHT:
             work.rounds += 1
             if work.rounds >= decide.MAX_TRIES:
@@ -306,9 +304,7 @@ class Crew:
         following = decide.after_switch(answer)
         if following is None:
             return self._trouble(work, answer)
-        if following.state is D.SOAKING and self._ledger.rollout.state is R.ROLLING_BACK:
-            return Next(D.ROLLING_BACK, f"taken back: {self._ledger.rollout.reason}")
-        return following
+        return self._unless_taken_back(following)
 
     def _after_extend(self, work: DeviceWork, answer: Answer) -> Next | None:
         if answer.trouble is not None:
@@ -326,11 +322,9 @@ class Crew:
             work.must_extend = True
             self._enter(work, delay=RETRY_SECONDS)
             return None
-        if following.state is D.CONFIRMING and self._ledger.rollout.state is R.ROLLING_BACK:
-            return Next(D.ROLLING_BACK, f"taken back: {self._ledger.rollout.reason}")
         if following.pause:
             self.stop(f"{work.record.device}: {following.reason}")
-        return following
+        return self._unless_taken_back(following)
 
     def _after_soak(self, work: DeviceWork, answer: Answer) -> Next | None:
         if answer.trouble is not None:
@@ -392,6 +386,13 @@ class Crew:
             return Next(D.ROLLBACK_FAILED, reason, failed=True)
         # What it went back for is what a person wants to read.
         return replace(following, reason=following.reason or work.record.reason)
+
+    def _unless_taken_back(self, following: Next) -> Next:
+        """A rollout that is taken back lets no device go further with its release."""
+        rollout = self._ledger.rollout
+        if rollout.state is R.ROLLING_BACK and following.state in UNCONFIRMED:
+            return Next(D.ROLLING_BACK, f"taken back: {rollout.reason}")
+        return following
 
     def _trouble(self, work: DeviceWork, answer: Answer) -> Next | None:
         """A step after the switch has no result: ask the device where it is, or give it up."""

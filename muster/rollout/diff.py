@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from muster.fields import format_duration, format_size
-from muster.release import Release, select_variant
+from muster.release import Release, running, select_variant
 
 CHANGES, SAME, NEW, UNKNOWN, LEFT_OUT, NO_ANSWER = (
     "changes",
@@ -169,8 +169,7 @@ def _device_diff(
     variant = selected[0]
     if answer is None or isinstance(answer, str):
         return DeviceDiff(name, NO_ANSWER, variant=variant, note=answer or "it was not asked")
-    running = answer["model"]["current"]
-    current = running["id"] if running else None
+    current = running(answer)
     if current == new.id:
         return DeviceDiff(name, SAME, current, variant)
     if reason:

@@ -156,8 +156,7 @@ class Engine:
     def _obey_requests(self) -> None:
         for request in self._journal.requests(self._rollout.id):
             if request.kind is K.PAUSE:
-                why = f": {request.reason}" if request.reason else ""
-                self.stop(f"paused by {request.who}{why}")
+                self.stop(f"paused by {request.who}{request.because}")
             elif request.kind is K.APPROVE:
                 self._approve(request)
             else:
@@ -172,10 +171,10 @@ class Engine:
         if waiting is None or not meant or waiting.approval != REQUIRED:
             self._ledger.say(f"approval by {request.who} counts for nothing: no wave waits for it")
             return
-        why = f": {request.reason}" if request.reason else ""
         waiting.approval = f"approved by {request.who}"
         self._ledger.touch(waiting)
-        self._ledger.say(f"wave {waiting.index + 1} approved by {request.who}{why}", waiting)
+        text = f"wave {waiting.index + 1} approved by {request.who}{request.because}"
+        self._ledger.say(text, waiting)
 
     def _end(self, request: ControlRequest) -> None:
         self._handled.append(request)
@@ -184,8 +183,7 @@ class Engine:
             told = self._rollout.state.value.replace("_", " ")
             self._ledger.say(f"{asked} asked by {request.who} comes too late: it is {told}")
             return
-        why = f": {request.reason}" if request.reason else ""
-        told = _ENDING[request.kind].format(who=request.who) + why
+        told = _ENDING[request.kind].format(who=request.who) + request.because
         self._fail(told, "roll_back_rollout" if request.kind is K.ROLL_BACK else "abort")
 
     def _fail(self, told: str, on_breach: str) -> None:

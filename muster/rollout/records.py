@@ -122,3 +122,8 @@ class ControlRequest:
     reason: str
     at: float
     wave: int | None = None
+
+    @property
+    def because(self) -> str:
+        """The reason as the end of a sentence; nothing where none was given."""
+        return f": {self.reason}" if self.reason else ""

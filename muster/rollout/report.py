@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from muster.rollout.events import Event, EventKind
-from muster.rollout.machine import SETTLED, DeviceState
+from muster.rollout.machine import GOOD, SETTLED, DeviceState
 from muster.rollout.records import DeviceRecord, Snapshot
 
 D = DeviceState
 
-GOOD = frozenset({D.COMMITTED, D.ALREADY_CURRENT})
 SKIPPED = frozenset({D.PENDING, D.PREFLIGHT, D.STAGING, D.STAGED, D.DEFERRED, D.REJECTED})
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -14,7 +14,7 @@ from typing import Any
 
 from muster.fleet.interface import Answer, Order, Trouble
 from muster.gates import assess_probe
-from muster.release import misfits
+from muster.release import misfits, running
 from muster.rollout import decide
 from muster.rollout.decide import Next
 from muster.rollout.machine import DEVICE_TRANSITIONS, DeviceState, allowed
@@ -136,7 +136,7 @@ class Attempt:
         reasons = misfits(release, self._variant, seen, mode=mode)
         following = decide.preflight(self._attempt, seen, reasons)
         if following.state is D.STAGING:
-            self.runs = model["current"]["id"] if model["current"] else None
+            self.runs = running(seen)
             self._generation = model["generation"] + 1
         elif following.state is D.ALREADY_CURRENT and not model["current"]["serving"]:
             return Next(D.REJECTED, following.reason, failed=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,7 +100,7 @@ class Drill:
             strategy = Strategy.model_validate(snapshot.rollout.strategy)
             release = self.release
             if snapshot.rollout.release_id != release.id:
-                release = Release.model_validate(json.loads(snapshot.rollout.release_document))
+                release = Release.from_canonical(snapshot.rollout.release_document)
             observers = [observer] if observer else []
             options.setdefault("facts", self.facts(fleet))
             engine = Engine(
