@@ -20,6 +20,7 @@ from muster.emulator.document import FleetDocument
 from muster.emulator.engine import FLEET_LABEL, REGISTRY, Engine, parallel
 from muster.emulator.images import ensure_images
 from muster.emulator.inventory import (
+    VENDOR_KEY,
     control_folder,
     make_control_folder,
     render_inventory,
@@ -28,7 +29,7 @@ from muster.emulator.inventory import (
 from muster.emulator.locking import locked
 from muster.emulator.reach import await_boot, await_registry, run_ssh
 from muster.emulator.reconcile import Outcome, reconcile
-from muster.errors import InputError
+from muster.errors import InputError, MusterError
 
 FAULTS = ("cut", "heal", "kill", "reboot", "fill-disk", "registry-down")
 """Kinds of faults, and ``heal``, which undoes them."""
@@ -100,6 +101,7 @@ class EmulatedFleet:
             waited = {name: ip for name, ip in outcome.addresses.items() if name not in cut}
             degraded = await_boot(self.state, waited)
             await_registry(self.registry_address, self.registry_ca)
+            self._write_vendor_key()
         return {
             "fleet": self.name,
             "changed": outcome.changed,
@@ -256,6 +258,15 @@ class EmulatedFleet:
         temporary = self.inventory_file.with_suffix(".new")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(self.inventory_file)
+
+    def _write_vendor_key(self) -> None:
+        key = "/srv/site-packages/vendor/key.asc"
+        code, text = faults.run(self._engine.container(REGISTRY), "cat", key)
+        if code:
+            raise MusterError(f"the registry has no {key}: {text}")
+        temporary = self.state / f"{VENDOR_KEY}.new"
+        temporary.write_text(text, encoding="ascii")
+        temporary.replace(self.state / VENDOR_KEY)
 
     def _close_connections(self) -> None:
         folder = control_folder(self.inventory_dir)

@@ -121,6 +121,14 @@ PROFILES: Mapping[str, HardwareProfile] = {
         },
         nodes=("/dev/hailo0",),
     ),
+    "hailo10": HardwareProfile(
+        group="hw_hailo",
+        files={
+            **_pci("1e60", "45c4", "120000", "Co-processor: Hailo Technologies Hailo-10H"),
+            **_virtual({"sys/module/hailo1x_pci/version": "5.1.1\n"}),
+        },
+        nodes=("/dev/hailo0",),
+    ),
     "x86_gpu": HardwareProfile(
         group="hw_x86_gpu",
         files={
@@ -138,6 +146,11 @@ PROFILES: Mapping[str, HardwareProfile] = {
         group="hw_intel",
         files=_pci("8086", "56a0", "030000", "VGA compatible controller: Intel Arc A770"),
         nodes=("/dev/dri/renderD128",),
+    ),
+    "intel_npu": HardwareProfile(
+        group="hw_intel",
+        files=_pci("8086", "7d1d", "120000", "Processing accelerators: Intel Meteor Lake NPU"),
+        nodes=("/dev/accel/accel0",),
     ),
     "cpu": HardwareProfile(group="hw_cpu"),
 }

@@ -25,6 +25,7 @@ import docker
 from docker.errors import BuildError, ImageNotFound
 
 from muster import paths
+from muster.emulator import stand_ins
 from muster.emulator.locking import locked
 from muster.emulator.sources import (
     Distribution,
@@ -41,12 +42,17 @@ DEVICE_PACKAGES = (
 )  # fmt: skip
 """What a vendor's image brings: nothing that a role is there to install, but the runtime."""
 
-SITE_PACKAGES = ("chrony", "haproxy", "unattended-upgrades")
+SITE_PACKAGES = (
+    "chrony", "containernetworking-plugins", "crun", "docker-registry", "fake-hwclock", "haproxy",
+    "mosquitto", "mosquitto-clients", "podman", "prometheus", "prometheus-alertmanager",
+    "prometheus-node-exporter", "skopeo", "systemd-zram-generator", "unattended-upgrades",
+    "wireguard-go", "wireguard-tools",
+)  # fmt: skip
 """Packages that only the site's own package mirror has; roles install them from there."""
 
 _REGISTRY_PACKAGES = ("docker-registry",)
 _DEVICE_FILES = ("device.Dockerfile", "device-setup", "emu-init", "emu-link", "emu-link.service")
-_REGISTRY_FILES = ("registry.Dockerfile", "registry.yml", "registry-start")
+_REGISTRY_FILES = ("registry.Dockerfile", "registry.yml", "registry-start", "sign-packages")
 
 Report = Callable[[str], None]
 
@@ -89,7 +95,7 @@ def ensure_images(client: docker.DockerClient, report: Report) -> Images:
             _build(client, images.device, base, _DEVICE_FILES)
         if not _present(client, images.registry):
             report("building the registry image")
-            _build(client, images.registry, base, _REGISTRY_FILES, packages)
+            _build(client, images.registry, base, _REGISTRY_FILES, packages, stand_ins.archive())
     return images
 
 
@@ -129,7 +135,8 @@ class _Recipe:
 
     @property
     def registry_key(self) -> str:
-        return _hash(self.base_key, *map(_text, _REGISTRY_FILES))
+        vendor_packages = hashlib.sha256(stand_ins.archive()).hexdigest()
+        return _hash(self.base_key, vendor_packages, *map(_text, _REGISTRY_FILES))
 
     def run_mmdebstrap(self, root: Path, packages: Path) -> None:
         """Write the tar of the root filesystem and the tar of the mirror's packages."""
@@ -196,6 +203,7 @@ def _build(
     base: str,
     files: tuple[str, ...],
     packages: Path | None = None,
+    vendor_packages: bytes | None = None,
 ) -> None:
     """Build ``tag`` from files of this package, the first one being the Dockerfile."""
     with tempfile.TemporaryFile() as context:
@@ -207,6 +215,10 @@ def _build(
                 archive.addfile(entry, io.BytesIO(content))
             if packages is not None:
                 archive.add(packages, "packages.tar")
+            if vendor_packages is not None:
+                entry = tarfile.TarInfo("stand-ins.tar")
+                entry.size = len(vendor_packages)
+                archive.addfile(entry, io.BytesIO(vendor_packages))
         context.seek(0)
         try:
             client.images.build(

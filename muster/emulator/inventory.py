@@ -17,6 +17,12 @@ from muster.errors import MusterError
 REGISTRY = "registry:5000"
 """Address of a site's registry, as its devices see it."""
 
+RUNTIMES = ("docker", "podman", "containerd")
+"""Container runtimes, which are all told to trust it."""
+
+VENDOR_KEY = "vendor-packages.asc"
+"""File with the key of the repository that stands in for those of vendors."""
+
 _SOCKET_NAME_LENGTH = 40 + 1 + 17  # %C, and what ssh appends while it binds
 _SOCKET_PATH_LIMIT = 107
 
@@ -82,12 +88,13 @@ def render_inventory(
     :param addresses: IPv4 address of every device.
     :param state: folder with the keys of the fleet.
     """
+    ca = str(state / "ca.pem")
     sites: dict[str, Any] = {
         f"site_{site}": {
             "hosts": {},
             "vars": {
                 "muster_registry": REGISTRY,
-                "docker_registry_cas": {REGISTRY: str(state / "ca.pem")},
+                **{f"{runtime}_registry_cas": {REGISTRY: ca} for runtime in RUNTIMES},
             },
         }
         for site in document.sites
@@ -110,6 +117,15 @@ def render_inventory(
                 "ansible_ssh_private_key_file": str(state / "id_ed25519"),
                 "ansible_ssh_common_args": shlex.join(ssh_arguments(state, sockets)),
                 "muster_device_hardware_root": HARDWARE_ROOT,
+                "accelerator_apt_repositories": [
+                    {
+                        "name": "stand-ins",
+                        "uri": "http://registry:8080/vendor/",
+                        "suite": "./",
+                        "key": str(state / VENDOR_KEY),
+                    }
+                ],
+                "nvidia_driver_packages": {"nvidia-utils-535-server": None},
             },
             "children": {**sites, **groups},
         }

@@ -89,7 +89,8 @@ def test_ansible_sees_sites_hardware_groups_and_variables(tmp_path: Path) -> Non
     assert variables["ansible_become"] is True
     assert variables["ansible_ssh_private_key_file"] == "/state/id_ed25519"
     assert variables["muster_registry"] == "registry:5000"
-    assert variables["docker_registry_cas"] == {"registry:5000": "/state/ca.pem"}
+    for runtime in ("docker", "podman", "containerd"):
+        assert variables[f"{runtime}_registry_cas"] == {"registry:5000": "/state/ca.pem"}
     assert variables["muster_device_hardware_root"] == "/etc/muster/emulated-hardware"
     assert variables["port"] == 9
     arguments = shlex.split(variables["ansible_ssh_common_args"])

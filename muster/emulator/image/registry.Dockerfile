@@ -8,6 +8,9 @@ RUN cd /srv/site-packages \
  && mv Release.new Release \
  && dpkg --install docker-registry_*.deb \
  && rm -f /etc/ssh/ssh_host_* /etc/docker/registry/config.yml
+ADD stand-ins.tar /srv/site-packages/
+COPY sign-packages /usr/local/sbin/
+RUN /usr/local/sbin/sign-packages /srv/site-packages/vendor
 COPY registry.yml /etc/docker/registry/config.yml
 COPY registry-start /usr/local/sbin/
 EXPOSE 5000 8080
