@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from muster.errors import InputError
-from muster.fields import describe
+from muster.fields import Problems, describe
 from muster.paths import COLLECTION_ROOT
 from muster.variable_files import origin
 
@@ -55,7 +55,7 @@ class Subject:
 def check_variables(
     inventory: Inventory, roles: Sequence[str] | None = None, *, may_miss: bool = False
 ) -> None:
-    """Check what roles read on every device of an inventory.
+    """Check what roles read on every device of an inventory, those that run there.
 
     :param roles: names of the roles that are about to run, all of the collection if not given.
     :param may_miss: whether required variables may be missing, as they may where it is not yet
@@ -94,10 +94,17 @@ def _problems(
 ) -> Iterator[tuple[str, str]]:
     known = {name for model in models for name in model.model_fields}
     for model in models:
+        if not model.chosen(variables):  # type: ignore[attr-defined]
+            continue
         try:
             model.model_validate(dict(variables))
         except ValidationError as error:
             for details in error.errors(include_url=False):
+                cause = details.get("ctx", {}).get("error")
+                if not details["loc"] and isinstance(cause, Problems):
+                    # several variables that do not fit together: each under its own name
+                    yield from ((str(place[0]), text) for place, text in cause.problems)
+                    continue
                 name = str(details["loc"][0]) if details["loc"] else model.__name__
                 yield name, _explain(details)
     prefixes = tuple({f"{name.split('_')[0]}_" for name in known})

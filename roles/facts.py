@@ -113,3 +113,50 @@ class InContainer(FactBase[bool]):
 
     def process(self, output: list[str]) -> bool:
         return output[0] != "none"
+
+
+@dataclass(frozen=True)
+class SshSession:
+    """How the controller came in.
+
+    :param user: who logged in.
+    :param address: from where, as the device sees it; None if it was not over SSH.
+    :param ports: those of the SSH service, and the one that was connected to.
+    """
+
+    user: str = ""
+    address: str | None = None
+    ports: tuple[int, ...] = ()
+
+
+class ComingIn(FactBase[SshSession]):
+    """How the controller came in; sudo is looked through."""
+
+    def command(self) -> str:
+        # the environment of a parent has what sudo took away
+        return (
+            "pid=$$; while [ ${pid:-1} -gt 1 ]; do"
+            " found=$(tr '\\0' '\\n' <\"/proc/$pid/environ\" 2>/dev/null"
+            " | grep -E '^(SSH_CONNECTION|USER)=');"
+            ' case $found in *SSH_CONNECTION=*) echo "$found"; break;; esac;'
+            ' pid=$(sed -n "s/^PPid:[[:space:]]*//p" "/proc/$pid/status" 2>/dev/null); done;'
+            " sshd -T 2>/dev/null | grep -E '^port '; true"
+        )
+
+    @staticmethod
+    def default() -> SshSession:
+        return SshSession()
+
+    def process(self, output: list[str]) -> SshSession:
+        user, address, ports = "", None, set()
+        for line in output:
+            key, _, value = line.replace("=", " ", 1).partition(" ")
+            words = value.split()
+            if key == "USER":
+                user = value
+            elif key == "port":
+                ports.add(int(value))
+            elif key == "SSH_CONNECTION" and len(words) == 4:
+                address = words[0]
+                ports.add(int(words[3]))
+        return SshSession(user, address, tuple(sorted(ports)))

@@ -23,7 +23,9 @@ from roles.facts import (
     UnitState,
 )
 
-_PLACE = (Path(__file__).parent / "place_files.sh").read_text(encoding="utf-8")
+PLACE_FILES = (Path(__file__).parent / "place_files.sh").read_text(encoding="utf-8")
+"""Shell functions with which files are staged, put in place and put back."""
+
 _INSTALL = (Path(__file__).parent / "install_packages.sh").read_text(encoding="utf-8")
 _INSTALL_SECONDS = 1800
 
@@ -74,22 +76,24 @@ def place_files(
         )
     """
     present = host.get_fact(PlacedFiles, paths=[file.path for file in files], _timeout=FACT_SECONDS)
-    wrong = [file for file in files if not _is(file, present.get(file.path, PlacedFile()))]
+    wrong = [file for file in files if not is_as_wanted(file, present.get(file.path, PlacedFile()))]
     if not wrong:
         host.noop("the files are as they should be")
         return
-    script = "\n".join([_PLACE, "place() {", *_steps(wrong, check, then), "}"])
+    script = "\n".join([PLACE_FILES, "place() {", *placing_steps(wrong, check, then), "}"])
     paths = [QuoteString(file.path) for file in wrong]
-    yield _run_script("place-files", script + "\nplace </dev/null\n", paths, seconds)
+    yield run_script("place-files", script + "\nplace </dev/null\n", paths, seconds)
 
 
-def _is(file: File, present: PlacedFile) -> bool:
+def is_as_wanted(file: File, present: PlacedFile) -> bool:
+    """Whether nothing is to do for a file, and no earlier replacement was left half-finished."""
     wanted = (hashlib.sha256(file.content.encode()).hexdigest(), file.mode, file.owner)
     found = (present.sha256, present.mode, present.owner)
     return wanted == found and not present.unfinished
 
 
-def _steps(files: list[File], check: str | None, then: str | None) -> Iterator[str]:
+def placing_steps(files: list[File], check: str | None, then: str | None) -> Iterator[str]:
+    """Lines of shell script that replace files, with the functions of ``PLACE_FILES``."""
     for file in files:
         end = f"end-{hashlib.sha256(file.content.encode()).hexdigest()[:16]}"
         yield f"stage {quote(file.path)} {quote(file.mode)} {quote(file.owner)} <<'{end}'"
@@ -105,6 +109,21 @@ def _steps(files: list[File], check: str | None, then: str | None) -> Iterator[s
     yield f"put_in_place {paths}"
     yield f"( {then}\n) || {{ put_back {paths}; ( {then}\n); fail 'the former files are back'; }}"
     yield f"forget {paths}"
+
+
+@operation()
+def absent_files(paths: list[str]) -> Iterator[StringCommand]:
+    """
+    Remove files that are not wanted any more.
+
+    + paths: absolute paths
+    """
+    present = host.get_fact(PlacedFiles, paths=paths, _timeout=FACT_SECONDS) if paths else {}
+    left = [path for path in paths if path in present]
+    if not left:
+        host.noop("no such file is there")
+        return
+    yield StringCommand("rm", "-f", "--", *[QuoteString(path) for path in left])
 
 
 @operation()
@@ -125,7 +144,7 @@ def packages(names: list[str]) -> Iterator[StringCommand]:
     script = (
         f"{_INSTALL}\ninstall_packages {' '.join(quote(name) for name in missing)} </dev/null\n"
     )
-    yield _run_script("install", script, [QuoteString(name) for name in missing], _INSTALL_SECONDS)
+    yield run_script("install", script, [QuoteString(name) for name in missing], _INSTALL_SECONDS)
 
 
 @operation()
@@ -145,6 +164,9 @@ def enable_unit(unit: str, active: bool = True) -> Iterator[StringCommand]:
     yield StringCommand("systemctl", "enable", "--quiet", *options, QuoteString(unit))
 
 
-def _run_script(title: str, script: str, words: list[QuoteString], seconds: int) -> StringCommand:
-    # The words are for whoever reads the log or the list of processes.
+def run_script(title: str, script: str, words: list[QuoteString], seconds: int) -> StringCommand:
+    """Command that runs a shell script, which goes over standard input.
+
+    :param words: told to whoever reads the log or the list of processes; nothing else does.
+    """
     return StringCommand("sh", "-s", title, *words, _stdin=script, _timeout=seconds)

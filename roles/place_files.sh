@@ -10,6 +10,8 @@ fail() {
 
 staged() { echo "${1%/*}/.${1##*/}.muster-new"; }
 kept() { echo "${1%/*}/.${1##*/}.muster-before"; }
+# for checks: the new version of a file, or the present one if it stays
+newest() { if [ -e "$(staged "$1")" ]; then staged "$1"; else echo "$1"; fi; }
 
 # stage PATH MODE OWNER <CONTENT
 stage() {

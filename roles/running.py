@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pyinfra.api.exceptions import PyinfraError
 
 from muster.become import install_askpass
 from muster.provisioning import REPORT_FILE
-from muster.role_variables import Subject, variable_problems
+from muster.role_variables import Subject, role_model, variable_problems
 from roles.report import Report
 
 
@@ -25,6 +26,16 @@ def begin(roles: Sequence[str]) -> None:
         _check(roles)
         state.add_callback_handler(Report(os.environ.get(REPORT_FILE)))
     install_askpass(host)
+
+
+def run(role: str) -> None:
+    """Run a role on this device if it is chosen there.
+
+    Every call has a line of its own in a deploy: pyinfra orders operations by lines.
+    """
+    model = role_model(role)
+    if model.chosen(host.data.dict()):  # type: ignore[attr-defined]
+        getattr(importlib.import_module(f"roles.{role}.deploy"), role)(model.of(host))  # type: ignore[attr-defined]
 
 
 def _check(roles: Sequence[str]) -> None:

@@ -8,10 +8,20 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 V = TypeVar("V", bound="RoleVariables")
 
@@ -23,15 +33,52 @@ AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_./@:+-]*$
 HostPort = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
 
 
+@dataclass(frozen=True)
+class OpenPort:
+    """A port that a role serves on a device, for its firewall.
+
+    :param why: what is served there, for people.
+    :param sources: networks that may reach it (CIDR); everybody if empty.
+    """
+
+    port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    why: str = ""
+    sources: tuple[str, ...] = ()
+
+
 class RoleVariables(BaseModel):
     """Inputs of a role. What else an inventory says is none of its business."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, regex_engine="python-re")
 
+    switch: ClassVar[str | None] = None
+    """The variable that turns the role on, where it does not run on every device."""
+
+    @classmethod
+    def chosen(cls, variables: Mapping[str, Any]) -> bool:
+        """Whether the role runs on a device.
+
+        :param variables: what the inventory says of it, not checked yet. What makes no sense
+            counts as chosen: the check then complains.
+        """
+        return cls.switch is None or _is_true(variables.get(cls.switch, False))
+
+    def opens(self) -> tuple[OpenPort, ...]:
+        """Ports that others must reach on a device with this role."""
+        return ()
+
     @classmethod
     def of(cls: type[V], host: Any) -> V:
         """Read the variables of a pyinfra host."""
         return cls.model_validate(host.data.dict())
+
+
+def _is_true(value: Any) -> bool:
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return True
 
 
 def variable(default: Any, description: str, *, unit: str = "", shown_type: str = "") -> Any:

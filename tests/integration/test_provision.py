@@ -180,7 +180,7 @@ def test_goes_on_with_the_others_when_a_device_is_cut_off(small: EmulatedFleet) 
 
 
 def test_connects_to_nothing_when_a_variable_is_wrong(small: EmulatedFleet, tmp_path: Path) -> None:
-    inventory = with_variables(small, tmp_path, docker_log_max_files=0, base_watchdog="soon")
+    inventory = with_variables(small, tmp_path, docker_log_max_files=0, watchdog_runtime="soon")
     (tmp_path / "inventory.py").write_text(
         (small.inventory_dir / "inventory.py").read_text(encoding="utf-8"), encoding="utf-8"
     )
@@ -190,7 +190,7 @@ def test_connects_to_nothing_when_a_variable_is_wrong(small: EmulatedFleet, tmp_
     assert logins(small) == before
     for result in (by_muster, by_pyinfra):
         assert result.returncode == 2
-        for variable in ("docker_log_max_files", "base_watchdog"):
+        for variable in ("docker_log_max_files", "watchdog_runtime"):
             line = next(line for line in result.stderr.splitlines() if variable in line)
             assert "group_vars/all.yml" in line
             assert PI in line
