@@ -21,10 +21,12 @@ newer. What must never break:
 from __future__ import annotations
 
 import argparse
+import calendar
 import contextlib
 import dataclasses
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import math
@@ -38,7 +40,7 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 VERSION = "1.0.0"
 
@@ -70,6 +72,7 @@ VARIANT = re.compile(r"hw_[a-z0-9_]{1,40}")
 REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?")
 IMAGE = re.compile(r"[a-z0-9][a-z0-9._/-]{0,200}@sha256:[0-9a-f]{64}")
 DEVICE_NODE = re.compile(r"/dev(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+CDI_DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9_.-]*=[A-Za-z0-9][\w.:-]*")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ENV_VALUE = re.compile(r"[^\n\r\0]*")
 URL_PATH = re.compile(r"/[!-~]{0,1000}")
@@ -276,6 +279,12 @@ def process_start(pid: int, proc: str = "/proc") -> str | None:
     return stat.rpartition(")")[2].split()[19] if stat else None
 
 
+def process_lives(pid: int, start: str) -> bool:
+    """Tell whether a process that started then still runs, and not only waits to be reaped."""
+    fields = (read_text("/proc/%d/stat" % pid) or "").rpartition(")")[2].split()
+    return len(fields) > 19 and fields[19] == start and fields[0] not in "ZX"
+
+
 class Clock:
     """The boot clock, which goes on while the device sleeps: a device that is suspended must not
     keep an unconfirmed release any longer than one that is awake."""
@@ -306,8 +315,16 @@ class Finished(NamedTuple):
     err: str
 
 
-def execute(argv: Sequence[str], timeout: float, given: str = "") -> Finished:
-    """Run a command to its end, or kill it after ``timeout`` seconds."""
+def execute(
+    argv: Sequence[str],
+    timeout: float,
+    given: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run a command to its end, or kill it after ``timeout`` seconds.
+
+    :param environment: variables beside those of this program.
+    """
     try:
         done = subprocess.run(
             argv,
@@ -316,7 +333,7 @@ def execute(argv: Sequence[str], timeout: float, given: str = "") -> Finished:
             encoding="utf-8",
             errors="replace",
             timeout=max(timeout, 0.1),
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, "LC_ALL": "C", **(environment or {})},
         )
     except subprocess.TimeoutExpired:
         return Finished(124, "", "%s did not finish within %.0f s" % (argv[0], timeout))
@@ -449,6 +466,13 @@ class Systemd:
         done = self._systemctl("show", "--property=NRestarts", "--value", unit)
         return int(done.out) if done.out.isdigit() else 0
 
+    def active_seconds(self, unit: str) -> float | None:
+        """Return for how long a unit has been active; None for one that is not."""
+        name = "ActiveEnterTimestampMonotonic"
+        done = self._systemctl("show", "--property=" + name, "--value", unit)
+        since = int(done.out) / 1e6 if done.out.isdigit() else 0.0
+        return max(0.0, time.monotonic() - since) if since and self.is_active(unit) else None
+
 
 class Container(NamedTuple):
     """A container of a model; ``broken`` says why its last start failed in the runtime."""
@@ -461,10 +485,123 @@ class Container(NamedTuple):
     slot: str = ""
 
 
+class Devices(NamedTuple):
+    """What a container gets of CDI devices: their names, or what is behind them where the runtime
+    does not know CDI.
+
+    ``nodes`` are path outside, path inside and permissions; ``mounts`` are read-only.
+    """
+
+    names: tuple[str, ...] = ()
+    nodes: tuple[tuple[str, str, str], ...] = ()
+    mounts: tuple[tuple[str, str], ...] = ()
+    env: Mapping[str, str] = {}
+
+
+def cdi_devices(paths: Paths, wanted: Sequence[str]) -> Devices:
+    """Read from the CDI specifications of this device what is behind some names.
+
+    Raises runtime_unavailable for a name that no specification has, and for one that asks for more
+    than nodes, read-only mounts and environment.
+    """
+    nodes: list[tuple[str, str, str]] = []
+    mounts: list[tuple[str, str]] = []
+    env: dict[str, str] = {}
+    documents = _cdi_documents(paths)
+    for name in wanted:
+        kind, _, device = name.partition("=")
+        edits = [
+            edit
+            for document in documents
+            if document.get("kind") == kind
+            for found in document.get("devices") or []
+            if str(found.get("name")) == device
+            for edit in (document.get("containerEdits"), found.get("containerEdits"))
+        ]
+        if not edits:
+            message = "no CDI specification (JSON in /etc/cdi) has %s: provision this device"
+            raise Failure("runtime_unavailable", message % name)
+        for edit in filter(None, edits):
+            if set(edit) - {"deviceNodes", "mounts", "env"}:
+                message = "%s needs a container runtime with CDI, which this one has not"
+                raise Failure("runtime_unavailable", message % name)
+            for node in edit.get("deviceNodes") or []:
+                outside = node.get("hostPath") or node["path"]
+                nodes.append((outside, node["path"], node.get("permissions") or "rwm"))
+            mounts += [(m["hostPath"], m["containerPath"]) for m in edit.get("mounts") or []]
+            env.update(entry.split("=", 1) for entry in edit.get("env") or [] if "=" in entry)
+    return Devices((), tuple(dict.fromkeys(nodes)), tuple(dict.fromkeys(mounts)), env)
+
+
+def _cdi_documents(paths: Paths) -> list[dict[str, Any]]:
+    found = []
+    for folder in map(paths.at, ("/etc/cdi", "/var/run/cdi")):
+        for name in sorted(os.listdir(folder) if os.path.isdir(folder) else ()):
+            if name.endswith(".json"):
+                with contextlib.suppress(OSError, ValueError):
+                    with open(os.path.join(folder, name), encoding="utf-8") as file:
+                        document = json.load(file)
+                    found += [document] if isinstance(document, dict) else []
+    return found
+
+
+def environment_file(env: Mapping[str, str]) -> str:
+    """Return variables as the runtimes read them from a file."""
+    return "".join("%s=%s\n" % pair for pair in sorted(env.items()))
+
+
+def version_numbers(text: str | None) -> tuple[int, ...]:
+    """Return the first version in a text, () if there is none."""
+    match = re.search(r"\d+(\.\d+)+", text or "")
+    return tuple(map(int, match.group(0).split("."))) if match else ()
+
+
 class Runtime:
     """What Muster needs of a container runtime."""
 
     name = ""
+    maker = ""  # the program that made a container, where there are several: no other can start it
+    paths: Paths
+
+    def __init__(self, paths: Paths | None = None) -> None:
+        self.paths = paths or Paths()
+
+    _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded")
+    _UNREACHABLE = re.compile(
+        r"connection refused|no route to host|network is unreachable|host is down|no such host"
+        r"|name resolution|server misbehaving|timeout|timed out|deadline exceeded"
+        r"|connection reset|broken pipe|\beof\b|http status: 5\d\d|bad gateway"
+        r"|service unavailable|internal server error|toomanyrequests|x509:|tls:|to https client"
+    )
+
+    def _explain_pull(
+        self, image: str, seconds: float, done: Finished, no_daemon: re.Pattern[str]
+    ) -> None:
+        """Raise what a pull that failed means."""
+        said, registry = done.err.lower(), image.partition("/")[0]
+        if done.status == 124:
+            message = "%s was not pulled within %.0f s" % (image, seconds)
+            raise Failure("registry_unreachable", message, image=image)
+        if done.status == 127 or no_daemon.search(said):
+            raise Failure("runtime_unavailable", last_line(done.err))
+        if self._NO_SPACE.search(said):
+            raise Failure("no_space", "the disk filled up while pulling " + image, image=image)
+        if self._UNREACHABLE.search(said):
+            message = "registry %s can't be reached: %s" % (registry, last_line(done.err))
+            raise Failure("registry_unreachable", message, image=image)
+        message = "registry %s did not give %s: %s" % (registry, image, last_line(done.err))
+        raise Failure("pull_failed", message, image=image)
+
+    def _extra(self, spec: Mapping[str, Any]) -> Devices:
+        """Return what a release gets of the CDI devices that it names."""
+        names = tuple(spec.get("cdi") or ())
+        if not names or self.has_cdi():
+            return Devices(names)
+        return cdi_devices(self.paths, names)
+
+    def has_cdi(self) -> bool:
+        """Tell whether a container can be given a CDI device by its name."""
+        raise NotImplementedError
 
     def info(self) -> tuple[str | None, str | None]:
         """Return version and data folder; version None when the runtime does not answer."""
@@ -496,10 +633,32 @@ class Runtime:
         :param spec: of the release, with ``publish`` (address and port outside) and ``lock`` (a
             file from outside, and its place inside).
         """
+        extra = self._extra(spec)
+        arguments = self.create_arguments(name, labels, spec, extra)
+        given = environment_file({**extra.env, **spec["env"]})
+        done = self._call(*arguments, timeout=120.0, given=given)
+        if done.status != 0 and "already" in done.err:
+            self.remove(name)  # what a power cut left of one, that nothing else knows of
+            done = self._call(*arguments, timeout=120.0, given=given)
+        if done.status != 0:
+            message = "could not create container %s: %s" % (name, last_line(done.err))
+            full = self._NO_SPACE.search(done.err.lower())
+            raise Failure("no_space" if full else "runtime_unavailable", message, container=name)
+
+    def create_arguments(
+        self, name: str, labels: Mapping[str, str], spec: Mapping[str, Any], extra: Devices
+    ) -> list[str]:
+        """Return the arguments for a new container; the environment goes to its stdin, as arguments
+        can be read by every user of the device."""
+        raise NotImplementedError
+
+    def _call(self, *arguments: str, timeout: float = 60.0, given: str = "") -> Finished:
+        """Run the program of the runtime, raising runtime_unavailable when that is not there."""
         raise NotImplementedError
 
     def attach_command(self, name: str) -> list[str]:
-        """Return the command that starts a container and lives as long as it runs."""
+        """Return the command that starts a container and lives as long as it runs; makes ready
+        whatever that takes."""
         raise NotImplementedError
 
     def stop(self, name: str, grace: int) -> None:
@@ -515,87 +674,66 @@ class Runtime:
         raise NotImplementedError
 
 
-class DockerRuntime(Runtime):
-    """Docker 20.10 or newer, through its command line."""
+class DockerLikeRuntime(Runtime):
+    """A runtime whose command line is docker's, but for what its class says."""
 
-    name = "docker"
+    program: tuple[str, ...] = ()
+    log_options: tuple[str, ...] = ()
 
-    _NO_DAEMON = re.compile(
-        r"cannot connect to the docker daemon|error during connect|is the docker daemon running"
-        r"|docker\.sock"
-    )
-    _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded")
-    _UNREACHABLE = re.compile(
-        r"connection refused|no route to host|network is unreachable|host is down|no such host"
-        r"|name resolution|server misbehaving|timeout|timed out|deadline exceeded"
-        r"|connection reset|broken pipe|\beof\b|http status: 5\d\d|bad gateway"
-        r"|service unavailable|internal server error|toomanyrequests|x509:|tls:|to https client"
-    )
+    _NO_DAEMON = re.compile(r"(?!)")
+    _GONE = re.compile(r"no such container|no such image|image not known")
 
-    def _docker(self, *arguments: str, timeout: float = 60.0, given: str = "") -> Finished:
-        done = execute(["docker", *arguments], timeout, given)
+    def _call(self, *arguments: str, timeout: float = 60.0, given: str = "") -> Finished:
+        done = execute([*self.program, *arguments], timeout, given)
         if done.status == 127:
-            raise Failure("runtime_unavailable", "docker is not installed: provision this device")
+            message = "%s is not installed: provision this device" % self.program[0]
+            raise Failure("runtime_unavailable", message)
         if done.status == 124 or (done.status and self._NO_DAEMON.search(done.err.lower())):
             raise Failure(
                 "runtime_unavailable",
-                "docker does not answer, see `systemctl status docker`: " + last_line(done.err),
+                "%s does not answer, see `systemctl status %s`: %s"
+                % (self.program[0], self.name, last_line(done.err)),
             )
         return done
 
-    def info(self) -> tuple[str | None, str | None]:
-        try:
-            template = '{"version":{{json .ServerVersion}},"root":{{json .DockerRootDir}}}'
-            done = self._docker("info", "--format", template, timeout=30.0)
-            answer = json.loads(done.out) if done.status == 0 else {}
-        except (Failure, ValueError):
-            answer = {}
-        return answer.get("version") or None, answer.get("root") or None
-
     def image_present(self, image: str) -> bool:
-        done = self._docker("image", "inspect", "--format", "{{.Id}}", image)
-        return done.status == 0
+        return self._call("image", "inspect", "--format", "{{.Id}}", image).status == 0
 
     def pull(self, image: str, seconds: float) -> None:
-        done = execute(["docker", "pull", "--quiet", image], seconds)
-        if done.status == 0:
-            return
-        said, registry = done.err.lower(), image.partition("/")[0]
-        if done.status == 124:
-            message = "%s was not pulled within %.0f s" % (image, seconds)
-            raise Failure("registry_unreachable", message, image=image)
-        if done.status == 127 or self._NO_DAEMON.search(said):
-            raise Failure("runtime_unavailable", last_line(done.err))
-        if self._NO_SPACE.search(said):
-            raise Failure("no_space", "the disk filled up while pulling " + image, image=image)
-        if self._UNREACHABLE.search(said):
-            message = "registry %s can't be reached: %s" % (registry, last_line(done.err))
-            raise Failure("registry_unreachable", message, image=image)
-        message = "registry %s did not give %s: %s" % (registry, image, last_line(done.err))
-        raise Failure("pull_failed", message, image=image)
+        done = execute([*self.program, "pull", "--quiet", image], seconds)
+        if done.status:
+            self._explain_pull(image, seconds, done, self._NO_DAEMON)
 
     def remove_image(self, image: str) -> None:
-        done = self._docker("image", "rm", image)
-        if done.status != 0 and "no such image" not in done.err.lower():
+        done = self._call("image", "rm", image)
+        if done.status != 0 and not self._GONE.search(done.err.lower()):
             log("kept image %s: %s" % (image, last_line(done.err)))
 
     def containers(self, model: str) -> list[Container]:
-        labels = '{{.Label "muster.release"}}\t{{.Label "muster.slot"}}'
-        template = "{{.Names}}\t%s\t{{.State}}" % labels
         chosen = "label=muster.model=" + model
-        done = self._docker("ps", "--all", "--no-trunc", "--filter", chosen, "--format", template)
+        done = self._call("ps", "--all", "--no-trunc", "--filter", chosen, "--format", self._ROWS)
         if done.status != 0:
-            raise Failure("runtime_unavailable", "docker ps: " + last_line(done.err))
-        rows = [line.split("\t") for line in done.out.splitlines()]
+            message = "%s ps: %s" % (self.program[0], last_line(done.err))
+            raise Failure("runtime_unavailable", message)
+        return self._listed(done.out)
+
+    _ROWS = '{{.Names}}\t{{.Label "muster.release"}}\t{{.Label "muster.slot"}}\t{{.State}}'
+
+    def _listed(self, text: str) -> list[Container]:
+        rows = [line.split("\t") for line in text.splitlines()]
         return [
-            Container(row[0], row[1], row[3] in ("running", "paused", "restarting"), slot=row[2])
+            Container(row[0], row[1], self._runs(row[3]), slot=row[2])
             for row in rows
             if len(row) == 4
         ]
 
+    @staticmethod
+    def _runs(state: str) -> bool:
+        return state in ("running", "paused", "restarting")
+
     def inspect(self, name: str) -> Container | None:
         template = "[{{json .State}},{{json .Config.Labels}}]"
-        done = self._docker("container", "inspect", "--format", template, name)
+        done = self._call("container", "inspect", "--format", template, name)
         if done.status != 0:
             return None
         state, labels = json.loads(done.out)
@@ -609,63 +747,464 @@ class DockerRuntime(Runtime):
             labels.get("muster.slot", ""),
         )
 
-    def create(self, name: str, labels: Mapping[str, str], spec: Mapping[str, Any]) -> None:
-        done = self._docker(
-            *self.create_arguments(name, labels, spec),
-            timeout=120.0,
-            given="".join("%s=%s\n" % pair for pair in sorted(spec["env"].items())),
-        )
-        if done.status != 0:
-            message = "could not create container %s: %s" % (name, last_line(done.err))
-            code = "no_space" if self._NO_SPACE.search(done.err.lower()) else "runtime_unavailable"
-            raise Failure(code, message, container=name)
-
-    @staticmethod
     def create_arguments(
-        name: str, labels: Mapping[str, str], spec: Mapping[str, Any]
+        self, name: str, labels: Mapping[str, str], spec: Mapping[str, Any], extra: Devices
     ) -> list[str]:
-        """Return the arguments of docker for a new container; the environment goes to its stdin,
-        as arguments can be read by every user of the device."""
         arguments = ["create", "--pull", "never", "--name", name, "--restart", "no"]
         for label in sorted(labels.items()):
             arguments += ["--label", "%s=%s" % label]
-        arguments += ["--log-driver", "local", "--log-opt", "max-size=5m", "--log-opt"]
-        arguments += ["max-file=2", "--security-opt", "no-new-privileges"]
+        arguments += [*self.log_options, "--security-opt", "no-new-privileges"]
         port = spec["endpoint"]["container_port"]
         arguments += ["--publish", "%s:%d" % (spec["publish"], port)]
-        arguments += ["--mount", "type=bind,source=%s,target=%s,readonly" % tuple(spec["lock"])]
-        if spec["env"]:
+        for source, target in [tuple(spec["lock"]), *extra.mounts]:
+            arguments += ["--mount", "type=bind,source=%s,target=%s,readonly" % (source, target)]
+        if spec["env"] or extra.env:
             arguments += ["--env-file", "/dev/stdin"]
         if spec["memory"]:
             arguments += ["--memory", str(spec["memory"])]
-        for device in spec["devices"]:
+        for device in (*spec["devices"], *extra.names):
             arguments += ["--device", device]
+        for outside, inside, permissions in extra.nodes:
+            arguments += ["--device", "%s:%s:%s" % (outside, inside, permissions)]
         return [*arguments, spec["image"]]
 
     def attach_command(self, name: str) -> list[str]:
-        return ["docker", "start", "--attach", name]
+        return [*self.program, "start", "--attach", name]
 
     def stop(self, name: str, grace: int) -> None:
         try:
-            done = self._docker("stop", "-t", str(grace), name, timeout=grace + 10.0)
-            if done.status == 0 or "no such container" in done.err.lower():
+            done = self._call("stop", "-t", str(grace), name, timeout=grace + 10.0)
+            if done.status == 0 or self._GONE.search(done.err.lower()):
                 return
         except Failure as failure:
             log("%s: %s" % (name, failure))
         self.kill(name)
 
     def kill(self, name: str) -> None:
-        done = self._docker("kill", name, timeout=20.0)
+        done = self._call("kill", name, timeout=20.0)
         if done.status != 0:
-            log("docker kill %s: %s" % (name, last_line(done.err)))
+            log("%s kill %s: %s" % (self.program[0], name, last_line(done.err)))
 
     def remove(self, name: str) -> None:
-        done = self._docker("rm", "--force", "--volumes", name)
-        if done.status != 0 and "no such container" not in done.err.lower():
+        done = self._call("rm", "--force", "--volumes", name)
+        if done.status != 0 and not self._GONE.search(done.err.lower()):
             log("kept container %s: %s" % (name, last_line(done.err)))
 
 
-RUNTIMES = {"docker": DockerRuntime}
+class DockerRuntime(DockerLikeRuntime):
+    """Docker 20.10 or newer."""
+
+    name = "docker"
+    program = ("docker",)
+    log_options = ("--log-driver", "local", "--log-opt", "max-size=5m", "--log-opt", "max-file=2")
+
+    _NO_DAEMON = re.compile(
+        r"cannot connect to the docker daemon|error during connect|is the docker daemon running"
+        r"|docker\.sock"
+    )
+
+    def info(self) -> tuple[str | None, str | None]:
+        try:
+            template = '{"version":{{json .ServerVersion}},"root":{{json .DockerRootDir}}}'
+            done = self._call("info", "--format", template, timeout=30.0)
+            answer = json.loads(done.out) if done.status == 0 else {}
+        except (Failure, ValueError):
+            answer = {}
+        return answer.get("version") or None, answer.get("root") or None
+
+    def has_cdi(self) -> bool:
+        # From 25 on, and only where it is turned on: there are no folders otherwise.
+        done = self._call("info", "--format", "{{json .CDISpecDirs}}", timeout=30.0)
+        return done.status == 0 and done.out not in ("null", "[]", "")
+
+
+class PodmanRuntime(DockerLikeRuntime):
+    """Podman 3.4 or newer, for root. There is no service: each container has a monitor."""
+
+    name = "podman"
+    program = ("podman",)
+    log_options = ("--log-driver", "k8s-file", "--log-opt", "max-size=10m")
+
+    def info(self) -> tuple[str | None, str | None]:
+        try:
+            template = '{"version":{{json .Version.Version}},"root":{{json .Store.GraphRoot}}}'
+            done = self._call("info", "--format", template, timeout=30.0)
+            answer = json.loads(done.out) if done.status == 0 else {}
+        except (Failure, ValueError):
+            answer = {}
+        return answer.get("version") or None, answer.get("root") or None
+
+    def has_cdi(self) -> bool:
+        return version_numbers(self.info()[0]) >= (4, 1)
+
+    _ROWS = "json"  # older ones do not know {{.Label}}
+
+    def _listed(self, text: str) -> list[Container]:
+        found = []
+        for entry in json.loads(text or "[]") or []:
+            labels, runs = entry.get("Labels") or {}, self._runs(entry.get("State", ""))
+            release, slot = labels.get("muster.release", ""), labels.get("muster.slot", "")
+            found.append(Container(entry["Names"][0], release, runs, slot=slot))
+        return found
+
+
+CONTAINERD_NAMESPACE = "muster"
+CONTAINERD_CONFIG = "/etc/containerd/config.toml"
+CONTAINERD_HOSTS = "/etc/containerd/certs.d"
+CTR = ("ctr", "--connect-timeout", "5s", "--namespace", CONTAINERD_NAMESPACE)
+
+
+def containerd_info(paths: Paths) -> tuple[str | None, str | None]:
+    """Return version and data folder of containerd; version None when it does not answer."""
+    done = execute([*CTR, "version"], 30.0)
+    match = re.search(r"^Server:\s+Version:\s+v?(\S+)", done.out, re.MULTILINE)
+    general = (read_text(paths.at(CONTAINERD_CONFIG)) or "").partition("\n[")[0]
+    root = re.search(r"^root\s*=\s*[\"'](/[^\"']*)[\"']", general, re.MULTILINE)
+    folder = root.group(1) if root else "/var/lib/containerd"
+    return (match.group(1) if done.status == 0 and match else None), folder
+
+
+class NerdctlRuntime(DockerLikeRuntime):
+    """containerd with nerdctl 1.0 or newer."""
+
+    name = "containerd"
+    maker = "nerdctl"
+    program = ("nerdctl", "--namespace", CONTAINERD_NAMESPACE)
+    log_options = ("--log-driver", "json-file", "--log-opt", "max-size=5m")
+    log_options += ("--log-opt", "max-file=2")
+
+    _NO_DAEMON = re.compile(r"containerd\.sock|containerd is not running|failed to dial")
+    _ROWS = '{{.Names}}\t{{.Label "muster.release"}}\t{{.Label "muster.slot"}}\t{{.Status}}'
+
+    def info(self) -> tuple[str | None, str | None]:
+        return containerd_info(self.paths)
+
+    def has_cdi(self) -> bool:
+        return version_numbers(execute(["nerdctl", "--version"], 30.0).out) >= (2, 1)
+
+    def image_present(self, image: str) -> bool:
+        return self._call("image", "inspect", image).status == 0
+
+    @staticmethod
+    def _runs(state: str) -> bool:
+        return state.startswith(("Up", "Paused", "Restarting"))
+
+
+class CtrRuntime(Runtime):
+    """containerd 1.6 or newer with nothing but ctr.
+
+    ctr publishes no ports, so a container joins a network of ours. What a container writes goes to
+    the journal, through the command that waits for it.
+    """
+
+    name = "containerd"
+    maker = "ctr"
+    program = CTR
+    network_folders = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+
+    _NO_DAEMON = re.compile(r"containerd\.sock|failed to dial")
+    _GONE = re.compile(r"not found")
+    _IDENTITY = re.compile(r"[A-Za-z0-9]+([._-][A-Za-z0-9]+)*")
+    _RUNNING = ("RUNNING", "PAUSED", "PAUSING")
+
+    def __init__(self, paths: Paths | None = None) -> None:
+        super().__init__(paths)
+        self.network = ContainerNetwork(self.paths, self.network_folders)
+
+    def _call(self, *arguments: str, timeout: float = 60.0, given: str = "") -> Finished:
+        done = execute([*self.program, *arguments], timeout, given)
+        if done.status == 127:
+            message = "ctr is not installed: provision this device"
+            raise Failure("runtime_unavailable", message)
+        if done.status == 124 or (done.status and self._NO_DAEMON.search(done.err.lower())):
+            message = "containerd does not answer, see `systemctl status containerd`: "
+            raise Failure("runtime_unavailable", message + last_line(done.err))
+        return done
+
+    def _list(self, *arguments: str) -> str:
+        done = self._call(*arguments)
+        if done.status != 0:
+            message = "ctr %s: %s" % (" ".join(arguments[:2]), last_line(done.err))
+            raise Failure("runtime_unavailable", message)
+        return done.out
+
+    @classmethod
+    def identity(cls, name: str) -> str:
+        """Return what containerd, which does not take every name, calls a container."""
+        if len(name) <= 76 and cls._IDENTITY.fullmatch(name):
+            return name
+        return "muster-" + hashlib.sha256(name.encode()).hexdigest()[:40]
+
+    def info(self) -> tuple[str | None, str | None]:
+        return containerd_info(self.paths)
+
+    def has_cdi(self) -> bool:
+        return version_numbers(execute(["ctr", "--version"], 30.0).out) >= (1, 7, 2)
+
+    def image_present(self, image: str) -> bool:
+        return bool(self._list("images", "list", "-q", "name==" + image))
+
+    def pull(self, image: str, seconds: float) -> None:
+        command = ["images", "pull", "--hosts-dir", CONTAINERD_HOSTS, image]
+        done = execute([*self.program, *command], seconds)
+        if done.status:
+            self._explain_pull(image, seconds, done, self._NO_DAEMON)
+
+    def remove_image(self, image: str) -> None:
+        done = self._call("images", "rm", "--sync", image)
+        if done.status != 0 and not self._GONE.search(done.err.lower()):
+            log("kept image %s: %s" % (image, last_line(done.err)))
+
+    def _tasks(self) -> dict[str, tuple[int, str]]:
+        """Return process and state of every container that was started."""
+        rows = [line.split() for line in self._list("tasks", "list").splitlines()[1:]]
+        return {row[0]: (int(row[1]), row[2]) for row in rows if len(row) == 3}
+
+    def _labels(self, container: str) -> dict[str, str] | None:
+        done = self._call("containers", "info", container)
+        return (json.loads(done.out).get("Labels") or {}) if done.status == 0 else None
+
+    def containers(self, model: str) -> list[Container]:
+        listed = self._list("containers", "list", "-q", 'labels."muster.model"==' + model)
+        tasks = self._tasks() if listed else {}
+        found = [self._described(name, tasks) for name in listed.split()]
+        return [container for container in found if container is not None]
+
+    def inspect(self, name: str) -> Container | None:
+        return self._described(name, None)
+
+    def _described(
+        self, name: str, tasks: Mapping[str, tuple[int, str]] | None
+    ) -> Container | None:
+        container = self.identity(name)
+        labels = self._labels(container)
+        if labels is None:
+            return None
+        known = self._tasks() if tasks is None else tasks
+        return Container(
+            name,
+            labels.get("muster.release", ""),
+            known.get(container, (0, ""))[1] in self._RUNNING,
+            labels.get("muster.spec", ""),
+            "",
+            labels.get("muster.slot", ""),
+        )
+
+    def create_arguments(
+        self, name: str, labels: Mapping[str, str], spec: Mapping[str, Any], extra: Devices
+    ) -> list[str]:
+        container = self.identity(name)
+        publish = "%s:%d" % (spec["publish"], spec["endpoint"]["container_port"])
+        arguments = ["containers", "create", "--seccomp"]
+        for label in sorted({**labels, "muster.publish": publish}.items()):
+            arguments += ["--label", "%s=%s" % label]
+        arguments += ["--with-ns", "network:" + self.network.namespace(container)]
+        mounts = [tuple(spec["lock"]), *extra.mounts, *self.network.files()]
+        for mount in mounts:
+            arguments += ["--mount", "type=bind,src=%s,dst=%s,options=rbind:ro" % mount]
+        if spec["env"] or extra.env:
+            arguments += ["--env-file", "/dev/stdin"]
+        if spec["memory"]:
+            arguments += ["--memory-limit", str(spec["memory"])]
+        for device in (*spec["devices"], *extra.names):
+            arguments += ["--device", device]
+        for outside, inside, _ in extra.nodes:
+            if outside != inside:
+                message = "ctr can't give %s another name (%s) without CDI" % (outside, inside)
+                raise Failure("runtime_unavailable", message)
+            arguments += ["--device", outside]
+        return [*arguments, spec["image"], container]
+
+    def attach_command(self, name: str) -> list[str]:
+        container, tasks = self.identity(name), self._tasks()
+        running = {each for each, (_, state) in tasks.items() if state in self._RUNNING}
+        if container in running:
+            return [*self.program, "tasks", "attach", container]
+        if container in tasks:
+            self._call("tasks", "delete", "--force", container)
+        self.network.keep_only(running)
+        labels = self._labels(container) or {}
+        self.network.join(container, labels.get("muster.publish", ""))
+        return [*self.program, "tasks", "start", container]
+
+    def stop(self, name: str, grace: int) -> None:
+        try:
+            if self._end(name, (), grace):
+                return
+        except Failure as failure:
+            log("%s: %s" % (name, failure))
+        self.kill(name)
+
+    def kill(self, name: str) -> None:
+        if not self._end(name, ("--all", "--signal", "SIGKILL"), 10):
+            log("ctr tasks kill %s: it goes on" % name)
+
+    def _end(self, name: str, options: Sequence[str], grace: int) -> bool:
+        """Send a signal, the one that the image wants unless another is given; tell whether the
+        container has ended within so many seconds."""
+        container = self.identity(name)
+        process = self._tasks().get(container, (0, ""))[0]
+        born = process_start(process) if process else None
+        if born is None:
+            return True
+        done = self._call("tasks", "kill", *options, container, timeout=20.0)
+        if done.status != 0 and not self._GONE.search(done.err.lower()):
+            log("ctr tasks kill %s: %s" % (name, last_line(done.err)))
+            return False
+        until = time.monotonic() + grace
+        while process_lives(process, born):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.05)
+        self.network.leave(container)
+        return True
+
+    def remove(self, name: str) -> None:
+        container = self.identity(name)
+        if container in self._tasks():
+            self._call("tasks", "delete", "--force", container)
+        self.network.leave(container)
+        done = self._call("containers", "rm", container)
+        if done.status != 0:
+            self._call("snapshots", "rm", container)  # of one that was not finished
+        if done.status != 0 and not self._GONE.search(done.err.lower()):
+            log("kept container %s: %s" % (name, last_line(done.err)))
+
+
+class ContainerNetwork:
+    """Networks of containers that ctr runs: a bridge, and ports that lead to them, by CNI plugins.
+
+    Everything is gone after a restart, as are the containers.
+
+    :param folders: where the plugins may be, the first that is there counts.
+    """
+
+    NAME, BRIDGE, SUBNET = "muster", "muster0", "10.89.192.0/20"
+    PREFIX = "muster-"
+    FILES = ("/etc/hosts", "/etc/resolv.conf")
+
+    def __init__(self, paths: Paths, folders: Sequence[str]) -> None:
+        self.paths, self.folders = paths, folders
+        self.folder = os.path.join(paths.run, "networks")
+
+    def _record(self, container: str) -> str:
+        return os.path.join(self.folder, container + ".json")
+
+    def _note(self, container: str, publish: str, result: Mapping[str, Any]) -> None:
+        """Keep what the plugins want to hear again when the network goes."""
+        os.makedirs(self.folder, exist_ok=True)
+        with open(self._record(container), "w", encoding="utf-8") as file:
+            json.dump({"publish": publish, "result": result}, file)
+
+    def namespace(self, container: str) -> str:
+        """Return the file that stands for the network of a container."""
+        return "/run/netns/" + container
+
+    def files(self) -> list[tuple[str, str]]:
+        """Return files of the device, and their places in a container, for looking up names."""
+        # That of systemd-resolved names an address that is another machine's in there.
+        real = {"/etc/resolv.conf": "/run/systemd/resolve/resolv.conf"}
+        chosen = [(real.get(path, path), path) for path in self.FILES]
+        chosen = [(s if os.path.exists(self.paths.at(s)) else t, t) for s, t in chosen]
+        return [pair for pair in chosen if os.path.exists(self.paths.at(pair[0]))]
+
+    def join(self, container: str, publish: str) -> None:
+        """Make the network of a container.
+
+        :param publish: ``[address:]port:port``, those of the device before that of the container.
+        """
+        self.leave(container)
+        done = execute(["ip", "netns", "add", container], 20.0)
+        if done.status != 0:
+            message = "no network for %s: %s" % (container, last_line(done.err))
+            raise Failure("runtime_unavailable", message)
+        try:
+            result: dict[str, Any] = {}
+            self._note(container, publish, result)
+            for plugin in self.plugins(publish):
+                result = self._plugin("ADD", container, plugin, result)
+            self._note(container, publish, result)
+        except Failure:
+            self.leave(container)
+            raise
+
+    def leave(self, container: str) -> None:
+        """Take the network of a container away, if it has one."""
+        if not os.path.exists(self.paths.at(self.namespace(container))):
+            return
+        publish, result = "1:1", {}
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            note = json.loads(read_text(self._record(container)) or "")
+            publish, result = note["publish"], note["result"]
+        for plugin in reversed(self.plugins(publish)):
+            try:
+                self._plugin("DEL", container, plugin, result)
+            except Failure as failure:
+                log(failure.message)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._record(container))
+        done = execute(["ip", "netns", "delete", container], 20.0)
+        if done.status != 0:
+            log("network of %s: %s" % (container, last_line(done.err)))
+
+    def keep_only(self, containers: Iterable[str]) -> None:
+        """Take away what containers left that have ended: their ports may be wanted."""
+        folder, kept = self.paths.at("/run/netns"), set(containers)
+        for name in sorted(os.listdir(folder) if os.path.isdir(folder) else ()):
+            if name.startswith(self.PREFIX) and name not in kept:
+                self.leave(name)
+
+    def plugins(self, publish: str) -> list[dict[str, Any]]:
+        """Return the configuration of each plugin, in order."""
+        *where, inside = publish.split(":")
+        port = {"hostPort": int(where[-1]), "containerPort": int(inside), "protocol": "tcp"}
+        if len(where) > 1:
+            port["hostIP"] = where[0]
+        addresses = {
+            "type": "host-local",
+            "dataDir": self.folder,
+            "ranges": [[{"subnet": self.SUBNET}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        }
+        bridge = {"type": "bridge", "bridge": self.BRIDGE, "isGateway": True, "ipMasq": True}
+        bridge.update(hairpinMode=True, ipam=addresses)
+        ports = {"type": "portmap", "snat": True, "runtimeConfig": {"portMappings": [port]}}
+        common = {"cniVersion": "0.4.0", "name": self.NAME}
+        return [{**common, **plugin} for plugin in (bridge, ports, {"type": "firewall"})]
+
+    def _plugin(
+        self, verb: str, container: str, plugin: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        given = {**plugin, "prevResult": result} if result else plugin
+        environment = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": container,
+            "CNI_NETNS": self.namespace(container),
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": ":".join(self.folders),
+        }
+        found = [os.path.join(self.paths.at(folder), plugin["type"]) for folder in self.folders]
+        program = next(filter(os.path.exists, found), found[0])
+        done = execute([program], 20.0, json.dumps(given), environment)
+        if done.status != 0:
+            said = done.err
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                said = json.loads(done.out)["msg"]
+            what = "network of %s: %s %s: " % (container, plugin["type"], verb)
+            raise Failure("runtime_unavailable", what + last_line(said))
+        return json.loads(done.out) if done.out else dict(result)
+
+
+def containerd(paths: Paths) -> Runtime:
+    """Choose how to speak to containerd."""
+    return NerdctlRuntime(paths) if shutil.which("nerdctl") else CtrRuntime(paths)
+
+
+RUNTIMES: dict[str, Callable[[Paths], Runtime]] = {
+    "docker": DockerRuntime,
+    "podman": PodmanRuntime,
+    "containerd": containerd,
+}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -903,7 +1442,7 @@ class Host:
             if self.config.runtime not in RUNTIMES:
                 message = "container runtime %r is not supported" % self.config.runtime
                 raise Failure("runtime_unavailable", "%s: %s" % (self.paths.config, message))
-            runtime = RUNTIMES[self.config.runtime]()
+            runtime = RUNTIMES[self.config.runtime](self.paths)
         self.runtime = runtime
 
     def _read_config(self) -> Config:
@@ -1237,6 +1776,8 @@ class Model:
         spec["lock"] = [self.application.path, self.application.inside]
         spec["publish"] = "%s:%d" % self.proxy.place(slot) if slot else str(self.port(release))
         parts = {key: value for key, value in spec.items() if key != "order"}
+        if self.runtime.maker:
+            parts["maker"] = self.runtime.maker
         fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         if found and found.spec == fingerprint and not found.broken:
             return found
@@ -1258,12 +1799,14 @@ class Model:
         found = self.runtime.inspect(self.container(release))
         return found is not None and found.running
 
-    def trouble(self, release: str) -> str:
-        """Return what the runtime and systemd have to say of a release that does not serve."""
+    def trouble(self, release: str, ready: bool = False) -> str:
+        """Return what the runtime and systemd have to say of a release, most of one that does not
+        serve."""
         said = []
-        with contextlib.suppress(Failure):
-            found = self.runtime.inspect(self.container(release))
-            said += [last_line(found.broken)] if found and found.broken else []
+        if not ready:
+            with contextlib.suppress(Failure):
+                found = self.runtime.inspect(self.container(release))
+                said += [last_line(found.broken)] if found and found.broken else []
         restarts = self.systemd.restarts(self.unit_of(self.store.slot(release)))
         said += ["restarted %d times" % restarts] if restarts else []
         return "".join("; " + text for text in said)
@@ -1540,7 +2083,8 @@ class Model:
         reason = self.wait_ready(release, starting + patience)
         now = self.clock.now()
         downtime = now - stopping if served else None
-        return self._result(reason, now - starting, downtime, patience, self.trouble(release))
+        more = self.trouble(release, ready=reason is None)
+        return self._result(reason, now - starting, downtime, patience, more)
 
     def _go_beside(self, state: State, release: str, old: str, patience: float) -> dict[str, Any]:
         """Start the new release beside the old, move the requests when it is ready, and let the
@@ -1550,7 +2094,8 @@ class Model:
         self.systemd.start(self.unit_of(slot))
         checkpoint("switch:beside")
         reason = self.wait_ready(release, until, slot)
-        ready_after, more = self.clock.now() - starting, self.trouble(release)
+        ready_after = self.clock.now() - starting
+        more = self.trouble(release, ready=reason is None)
         if reason is not None:
             self.stop(slot)
             checkpoint("switch:given_up")
@@ -1813,7 +2358,7 @@ def read_release(
     endpoint = top.part("endpoint", ("port", "container_port", "ready_path"))
     chosen = Request(
         variants[variant],
-        ("image", "env", "memory", "devices", "requires"),
+        ("image", "env", "memory", "devices", "cdi", "requires"),
         "document.variants." + variant,
     )
     env = chosen.table("env", ENV_VALUE)
@@ -1829,6 +2374,7 @@ def read_release(
         "env": env,
         "memory": chosen.number("memory", 1, 1 << 62, None),
         "devices": chosen.texts("devices", DEVICE_NODE),
+        **({"cdi": chosen.texts("cdi", CDI_DEVICE)} if variants[variant].get("cdi") else {}),
         "disk": requires.number("disk", 1, 1 << 62, None),
         "endpoint": {
             "port": endpoint.number("port", 1, 65535),
@@ -2039,9 +2585,6 @@ def _is_repetition(model: Model, state: State, generation: int, rollout: str, re
 
 def _check_runnable(model: Model, release: str) -> None:
     image = model.store.spec(release, verify=True)["image"]
-    if model.runtime.info()[0] is None:
-        message = "%s does not answer: see its service on this device" % model.runtime.name
-        raise Failure("runtime_unavailable", message)
     if not model.runtime.image_present(image):
         message = "image %s of release %s is gone: stage it again" % (image, release)
         raise Failure("unknown_release", message, release=release)
@@ -2537,10 +3080,40 @@ class Hardware:
         return next((version for version in found if version), None)
 
     def accelerators(self) -> list[dict[str, Any]]:
-        """Return kind, device, driver version and model of every accelerator."""
+        """Return kind, device, driver version and model of every accelerator; of the kind that this
+        device was provisioned for also versions of library and firmware, and whether it worked
+        then."""
         pci = self._pci()
         found = self._jetson() + self._nvidia(pci) + self._coral(pci) + self._hailo(pci)
-        return found + self._intel(pci)
+        found += self._intel(pci)
+        published = self._published()
+        for accelerator in found:
+            if accelerator["kind"] == published.get("kind"):
+                tested = published.get("smoke_test")
+                accelerator["library"] = self._library(accelerator["kind"], published)
+                accelerator["firmware"] = published.get("firmware")
+                accelerator["working"] = tested.get("passed") if isinstance(tested, dict) else None
+        return found
+
+    def _published(self) -> dict[str, Any]:
+        """Return what provisioning wrote about the accelerator."""
+        with contextlib.suppress(OSError, ValueError):
+            with open(self.paths.at("etc/muster/accelerator.json"), encoding="utf-8") as file:
+                published = json.load(file)
+            return published if isinstance(published, dict) else {}
+        return {}
+
+    def _library(self, kind: str, published: Mapping[str, Any]) -> str | None:
+        """Return the version of a library that must match its driver, as it is installed now."""
+        name = {"hailo": "libhailort", "nvidia": "libnvidia-ml"}.get(kind)
+        pattern = re.compile(r"%s\.so\.(\d+(?:\.\d+)+)" % name)
+        top = self.paths.at("usr/lib")
+        for folder in (os.path.join(top, "%s-linux-gnu" % platform.machine()), top):
+            for entry in sorted(os.listdir(folder)) if name and os.path.isdir(folder) else ():
+                match = pattern.fullmatch(entry)
+                if match:
+                    return match.group(1)
+        return published.get("library")
 
     @staticmethod
     def _list(
@@ -2604,6 +3177,25 @@ class Hardware:
         return found
 
 
+def cdi_names(paths: Paths) -> list[str]:
+    """Return the CDI devices that a container runtime finds on this device."""
+    found = set()
+    for document in _cdi_documents(paths):
+        devices = document.get("devices")
+        for device in devices if isinstance(devices, list) else ():
+            if isinstance(device, dict):
+                found.add("%s=%s" % (document.get("kind"), device.get("name")))
+    for folder in map(paths.at, ("/etc/cdi", "/var/run/cdi")):
+        for name in sorted(os.listdir(folder) if os.path.isdir(folder) else ()):
+            if name.endswith((".yaml", ".yml")):
+                text = read_text(os.path.join(folder, name)) or ""
+                kind = re.search(r"^kind:\s*[\"']?([^\s\"']+)", text, re.MULTILINE)
+                # As the vendors' tools write them: "name" is a key of devices alone.
+                names = re.findall(r"^\s*(?:- )?name:\s*[\"']?([^\s\"']+)", text, re.MULTILINE)
+                found.update("%s=%s" % (kind.group(1), each) for each in names if kind)
+    return sorted(found)
+
+
 def memory(paths: Paths) -> dict[str, int]:
     """Return the bytes of /proc/meminfo by name."""
     text = read_text(paths.at("proc/meminfo")) or ""
@@ -2638,10 +3230,19 @@ def inspect(host: Host, given: Any) -> dict[str, Any]:
         "uptime": round(host.clock.now(), 3),
         "runtime": {"name": host.runtime.name, "version": version, "ready": version is not None},
         "accelerators": hardware.accelerators(),
+        "cdi": cdi_names(host.paths),
         "timezone": timezone(host.paths),
         "switch_modes": switch_modes(host),
+        "images": held_images(host),
         "model": _inspect_model(Model(host, name)) if name else None,
     }
+
+
+def held_images(host: Host) -> list[str]:
+    """Return the images that the releases kept here need, those of all models."""
+    stores = [Store(host.paths.state, name) for name in host.models()]
+    images = [store.image_of(release) for store in stores for release in store.ids()]
+    return sorted({image for image in images if image is not None})
 
 
 def _inspect_model(model: Model) -> dict[str, Any]:
@@ -2695,6 +3296,156 @@ def _mend_if_free(model: Model) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
+# metrics
+
+
+class Exposition:
+    """Metrics in Prometheus' text format, every family with its help."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, list[str]] = {}
+
+    def add(self, name: str, description: str, value: float, /, **labels: str | None) -> None:
+        """Add a sample; labels that are None or empty are left out."""
+        lines = self._families.setdefault(
+            name,
+            ["# HELP %s %s" % (name, description), "# TYPE %s %s" % (name, self._type(name))],
+        )
+        shown = ",".join('%s="%s"' % (k, self._escape(v)) for k, v in labels.items() if v)
+        lines.append("%s%s %s" % (name, "{%s}" % shown if shown else "", repr(float(value))))
+
+    def text(self) -> str:
+        """Return everything."""
+        return "".join(line + "\n" for lines in self._families.values() for line in lines)
+
+    @staticmethod
+    def _type(name: str) -> str:
+        return "counter" if name.endswith("_total") else "gauge"
+
+    @staticmethod
+    def _escape(value: str) -> str:
+        return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def metrics(host: Host, target: str | None, certificates: Sequence[str]) -> None:
+    """Write what this device knows of itself, for Prometheus; changes nothing and takes no lock.
+
+    :param target: file that is replaced at once; standard output if None.
+    :param certificates: patterns of files whose certificates are looked at.
+    """
+    found = Exposition()
+    _device_metrics(host, found)
+    for name in host.models():
+        _model_metrics(Model(host, name), found)
+    for path in sorted({path for pattern in certificates for path in glob.glob(pattern)}):
+        _certificate_metrics(path, found)
+    if target is None:
+        sys.stdout.write(found.text())
+        return
+    # Readers look for *.prom only, and at any time. Nothing is lost with the power: the next one
+    # is written soon.
+    temporary = target + ".new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(found.text())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, target)
+
+
+def _device_metrics(host: Host, found: Exposition) -> None:
+    version, _ = host.runtime.info()
+    found.add(
+        "muster_device_info",
+        "Version of muster-device, and what runs the models.",
+        1,
+        program=VERSION,
+        arch=architecture(),
+        runtime=host.runtime.name,
+        runtime_version=version,
+    )
+    found.add("muster_runtime_ready", "1 if the runtime answers.", float(version is not None))
+    damaged = float(host.damaged_config is not None)
+    found.add("muster_config_damaged", "1 if this device must be provisioned again.", damaged)
+    extra = [host.config.hardware_root] if host.config.hardware_root else []
+    hardware = Hardware(host.paths, [host.paths.root, *map(host.paths.at, extra)])
+    accelerators = hardware.accelerators()
+    found.add("muster_accelerators", "Number of accelerators.", len(accelerators))
+    for number, each in enumerate(accelerators):
+        labels = {name: each.get(name) for name in ("kind", "device", "driver", "model")}
+        description = "What an accelerator is; without device or driver where it has none."
+        found.add("muster_accelerator_info", description, 1, index=str(number), **labels)
+
+
+def _model_metrics(model: Model, found: Exposition) -> None:
+    name, store = model.name, model.store
+
+    def add(metric: str, description: str, value: float, **labels: str | None) -> None:
+        found.add("muster_" + metric, description, value, model=name, **labels)
+
+    try:
+        state, damaged = store.load(), 0
+    except (Failure, OSError):
+        state, damaged = store.fenced(), 1
+    add("state_damaged", "1 if the state of the model on disk can't be read.", damaged)
+    current, ready = store.link("current"), False
+    if current is not None:
+        digest = version = None
+        with contextlib.suppress(Failure, KeyError):
+            spec = store.spec(current)
+            digest, version = spec["digest"], spec["version"]
+            ready = model.not_ready(current) is None
+        labels = {"release": current, "version": version, "digest": digest}
+        add("release_info", "The release that the device runs.", 1, **labels)
+    add("model_ready", "1 if the model says that it is ready.", float(ready))
+    last_good = store.link("last_good")
+    if last_good is not None:
+        add("last_good_info", "What the device goes back to.", 1, release=last_good)
+    add("releases", "Releases that are kept on the device.", len(store.ids()))
+    add("generation", "Number of the last attempt to switch.", state.generation)
+    restarts = model.systemd.restarts(model.unit)
+    add("model_restarts_total", "Restarts of the model by systemd.", restarts)
+    unfinished = state.phase != "idle"
+    add("switch_unfinished", "1 while a switch is not confirmed.", float(unfinished))
+    since = model.systemd.active_seconds(model.timer) if state.phase in UNCONFIRMED else None
+    add("guard_armed", "1 while the guard may take the switch back.", float(since is not None))
+    if since is not None:
+        at = round(time.time() - since, 3)
+        add("guard_armed_since_timestamp_seconds", "When the guard was armed.", at)
+        left = round(model.remaining(state), 3)
+        add("guard_remaining_seconds", "Seconds until the guard takes the switch back.", left)
+    last = state.last_outcome or {}
+    outcome = str(last.get("outcome") or "none")
+    release = last.get("release")
+    labels = {"outcome": outcome, "release": release if isinstance(release, str) else None}
+    add("last_outcome_info", "How the last switch ended.", 1, **labels)
+    went_back = float(outcome in ("reverted", "revert_failed"))
+    add("reverted", "1 if the last switch was taken back: somebody should look why.", went_back)
+    failed = float(outcome == "revert_failed")
+    add("revert_failed", "1 if the device could not go back to its last good release.", failed)
+
+
+def _certificate_metrics(path: str, found: Exposition) -> None:
+    """Tell when the first of a file's certificates ends."""
+    text = read_text(path) or ""
+    ends = []
+    for part in re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", text, re.S):
+        done = execute(["openssl", "x509", "-noout", "-enddate"], 10.0, part + "\n")
+        match = re.search(r"notAfter=(\w{3}) +(\d+) (\d+):(\d+):(\d+) (\d{4}) GMT", done.out)
+        if done.status == 0 and match:
+            month, *rest = match.groups()
+            day, hour, minute, second, year = map(int, rest)
+            number = "JanFebMarAprMayJunJulAugSepOctNovDec".index(month) // 3 + 1
+            ends.append(calendar.timegm((year, number, day, hour, minute, second)))
+    unreadable = float(not ends)
+    found.add(
+        "muster_certificate_unreadable", "1 if a file holds no certificate.", unreadable, path=path
+    )
+    if ends:
+        description = "When a certificate on the device ends."
+        name = "muster_certificate_not_after_timestamp_seconds"
+        found.add(name, description, min(ends), path=path)
+
+
+# ---------------------------------------------------------------------------------------------
 # The command
 
 
@@ -2738,6 +3489,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     subcommands = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
     for name, command in COMMANDS.items():
         subcommands.add_parser(name, help=(command.__doc__ or "").splitlines()[0])
+    measured = subcommands.add_parser("metrics", help="write metrics for Prometheus")
+    measured.add_argument("--write", metavar="FILE", help="instead of standard output")
+    measured.add_argument("--certificate", metavar="PATTERN", action="append", default=[])
     subcommands.add_parser("boot", help="finish or undo what was under way, start the models")
     for name in ("guard", "run", "halt"):
         unit = subcommands.add_parser(name, help="for the systemd units")
@@ -2763,6 +3517,9 @@ def dispatch(arguments: argparse.Namespace, host: Host, given: bytes) -> dict[st
         return COMMANDS[command](host, document)
     if command == "boot":
         return boot(host)
+    if command == "metrics":
+        metrics(host, arguments.write, arguments.certificate)
+        return None
     _check_instance(arguments)
     if command == "guard":
         return guard(host, arguments.model)

@@ -9,8 +9,11 @@ from typing import Any
 from roles.docker.variables import Variables
 
 
-def daemon_json(variables: Variables) -> str:
-    """Render ``daemon.json``."""
+def daemon_json(variables: Variables, cdi: bool = False) -> str:
+    """Render ``daemon.json``.
+
+    :param cdi: whether the engine knows CDI devices; before 28.2 it has to be told to use them.
+    """
     document: dict[str, Any] = {
         "live-restore": variables.docker_live_restore,
         "log-driver": "local",
@@ -26,6 +29,8 @@ def daemon_json(variables: Variables) -> str:
     if variables.docker_address_pools:
         pools = [pool.model_dump() for pool in variables.docker_address_pools]
         document["default-address-pools"] = pools
+    if cdi:
+        document["features"] = {"cdi": True}
     merged = _merged(document, variables.docker_extra)
     return json.dumps(merged, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

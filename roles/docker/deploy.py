@@ -8,11 +8,11 @@ from pathlib import Path
 from pyinfra.api.deploy import deploy
 
 from roles.docker.daemon import daemon_json
-from roles.docker.operations import answers_within, ready
+from roles.docker.operations import DAEMON_JSON, answers_within, ready, settings
 from roles.docker.variables import Variables
-from roles.operations import File, packages, place_files, staged_path
+from roles.operations import packages, place_files, staged_path
+from roles.runtimes import trust_files
 
-_DAEMON_JSON = "/etc/docker/daemon.json"
 _CHECK = (Path(__file__).parent / "check_daemon_json.sh").read_text(encoding="utf-8")
 
 
@@ -21,27 +21,19 @@ def docker(variables: Variables) -> None:
     """Bring the engine of a device to what the variables say."""
     seconds = math.ceil(variables.docker_start_timeout)
     packages(name="packages", names=variables.docker_packages)
-    if variables.docker_registry_cas:
-        place_files(name="certificates of registries", files=_certificates(variables))
-    place_files(
+    # The engine reads them at each pull, so nothing has to be restarted.
+    trusted = trust_files("/etc/docker/certs.d", variables, variables.docker_registry_cas)
+    if trusted:
+        place_files(name="certificates of registries", files=trusted)
+    settings(
         name="daemon.json",
-        files=[File(_DAEMON_JSON, daemon_json(variables))],
-        check=f"staged={staged_path(_DAEMON_JSON)}\n{_CHECK}",
+        plain=daemon_json(variables),
+        with_cdi=daemon_json(variables, cdi=True),
+        check=f"staged={staged_path(DAEMON_JSON)}\n{_CHECK}",
         then=_restart(seconds),
         seconds=2 * seconds + 120,
     )
     ready(name="engine", seconds=seconds)
-
-
-def _certificates(variables: Variables) -> list[File]:
-    """The engine reads them at each pull, so nothing has to be restarted."""
-    return [
-        File(
-            f"/etc/docker/certs.d/{registry}/ca.crt",
-            Path(file).expanduser().read_text(encoding="ascii").rstrip("\n") + "\n",
-        )
-        for registry, file in sorted(variables.docker_registry_cas.items())
-    ]
 
 
 def _restart(seconds: int) -> str:

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from pyinfra.api import FactBase
+
+
+class DockerVersion(FactBase[str]):
+    """Version of the engine that is installed, empty if none is."""
+
+    def command(self) -> str:
+        return "dockerd --version 2>/dev/null; true"
+
+    @staticmethod
+    def default() -> str:
+        return ""
+
+    def process(self, output: list[str]) -> str:
+        found = re.search(r"version v?(\d+(\.\d+)+)", " ".join(output))
+        return found[1] if found else ""
 
 
 class DockerState(FactBase[dict[str, bool]]):

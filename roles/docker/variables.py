@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from muster.fields import PositiveDuration, Size
-from roles.variables import AbsolutePath, HostPort, PackageName, RoleVariables, variable
+from roles.runtimes import RegistryCas, RuntimeVariables, registry_cas
+from roles.variables import AbsolutePath, PackageName, variable
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+/?$")]
 Subnet = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
@@ -23,8 +23,10 @@ class AddressPool(BaseModel):
     size: Annotated[int, Field(ge=8, le=126)]
 
 
-class Variables(RoleVariables):
-    """The container engine of a device."""
+class Variables(RuntimeVariables):
+    """Docker as the container runtime of a device."""
+
+    runtime: ClassVar[str] = "docker"
 
     docker_packages: Annotated[list[PackageName], Field(min_length=1)] = variable(
         ["docker.io"], "packages that bring the engine", shown_type="list of names"
@@ -42,12 +44,7 @@ class Variables(RoleVariables):
     docker_registry_mirrors: list[Url] = variable(
         [], "mirrors of docker.io", shown_type="list of URLs"
     )
-    docker_registry_cas: dict[HostPort, str] = variable(
-        {},
-        "certificate of the CA of a registry: a PEM file on the controller, relative paths from the"
-        " working directory",
-        shown_type="mapping of `host:port` to file",
-    )
+    docker_registry_cas: RegistryCas = registry_cas()
     docker_address_pools: list[AddressPool] = variable(
         [],
         "address ranges for networks of containers, where the defaults clash with the site's",
@@ -65,18 +62,6 @@ class Variables(RoleVariables):
         unit="seconds",
         shown_type="duration",
     )
-
-    @field_validator("docker_registry_cas")
-    @classmethod
-    def _are_certificates(cls, value: dict[str, str]) -> dict[str, str]:
-        for registry, file in value.items():
-            try:
-                text = Path(file).expanduser().read_text(encoding="ascii")
-            except (OSError, ValueError) as error:
-                raise ValueError(f"{registry}: expected a PEM file, {error}") from None
-            if "-----BEGIN CERTIFICATE-----" not in text:
-                raise ValueError(f"{registry}: expected a PEM file, {file} has no certificate")
-        return value
 
     @field_validator("docker_extra")
     @classmethod

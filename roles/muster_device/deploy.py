@@ -26,14 +26,32 @@ def muster_device(variables: Variables) -> None:
     if variables.muster_device_proxy:
         proxy_package(name="haproxy")
     # The program comes first: an older one does not know every key.
-    program = (_FILES / "muster_device.py").read_text(encoding="utf-8")
-    place_files(name="program", files=[File("/usr/local/sbin/muster-device", program, "755")])
-    place_files(name="configuration", files=_configuration(variables))
-    place_files(name="units", files=_units(), then="systemctl daemon-reload")
+    place_files(name="program", files=_programs())
+    place_files(
+        name="configuration",
+        files=_configuration(variables),
+        check=same_runtime(variables.muster_device_runtime),
+    )
+    place_files(
+        name="units",
+        files=[*_units(), *start_of_runtime(variables.muster_device_runtime)],
+        then="systemctl daemon-reload",
+    )
     pyinfra_files.directory(
         name="state", path="/var/lib/muster", user="root", group="root", mode="700"
     )
     enable_unit(name="start of models", unit="muster-boot.service", active=False)
+
+
+def _programs() -> list[File]:
+    return [
+        File(
+            f"/usr/local/sbin/{name.replace('_', '-')}",
+            (_FILES / f"{name}.py").read_text(encoding="utf-8"),
+            "755",
+        )
+        for name in ("muster_device", "muster_task")
+    ]
 
 
 def _units() -> list[File]:
@@ -41,6 +59,29 @@ def _units() -> list[File]:
         File(f"/etc/systemd/system/{file.name}", file.read_text(encoding="utf-8"))
         for file in sorted((_FILES / "systemd").iterdir())
     ]
+
+
+def start_of_runtime(runtime: str) -> list[File]:
+    """Files that make the units of the models wait for their runtime, and start it."""
+    service = {"docker": "docker.service", "containerd": "containerd.service"}.get(runtime)
+    lines = [f"# Written by the role muster_device: the models run on {runtime}.", "[Unit]"]
+    if service:
+        lines += [f"After={service}", f"Wants={service}"]
+    text = "\n".join(lines) + "\n"
+    units = ("muster-boot.service", "muster-model@.service")
+    return [File(f"/etc/systemd/system/{unit}.d/10-runtime.conf", text) for unit in units]
+
+
+def same_runtime(runtime: str) -> str:
+    """Shell command that fails when releases on the device are in another runtime's hands."""
+    return (
+        'told=$(sed -n \'s/^ *"runtime": "\\([a-z]*\\)".*/\\1/p\' /etc/muster/device.json'
+        " 2>/dev/null)\n"
+        f'if [ -n "$told" ] && [ "$told" != {runtime} ] && ls -d /var/lib/muster/*/current'
+        " >/dev/null 2>&1; then\n"
+        f'echo "models run on $told here, not on {runtime}: reset the device first" >&2\n'
+        "exit 1\nfi"
+    )
 
 
 def _configuration(variables: Variables) -> list[File]:

@@ -16,8 +16,10 @@ class Variables(RoleVariables):
     muster_registry: HostPort = variable(
         ..., "the site's registry, as its devices see it", shown_type="`host:port`"
     )
-    muster_device_runtime: Literal["docker"] = variable(
-        "docker", "what runs the models", shown_type="`docker`"
+    muster_device_runtime: Literal["docker", "podman", "containerd"] = variable(
+        "docker",
+        "what runs the models; the role of that name installs it",
+        shown_type="`docker`, `podman` or `containerd`",
     )
     muster_device_release_public_key: str | None = variable(
         None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +137,9 @@ def test_architectures_are_named_as_debian_does(
         ("coral_usb", "coral", None, None),
         ("hailo", "hailo", "/dev/hailo0", "4.20.0"),
         ("x86_gpu", "nvidia", "/dev/nvidia0", "535.183.01"),
+        ("hailo10", "hailo", "/dev/hailo0", "5.1.1"),
         ("intel_gpu", "intel", "/dev/dri/renderD128", None),
+        ("intel_npu", "intel", "/dev/accel/accel0", None),
         ("raspberry_pi", None, None, None),
         ("cpu", None, None, None),
     ],
@@ -213,3 +217,66 @@ def test_what_the_device_has_itself_wins_over_what_it_is_told(dev: Device) -> No
     write(dev.root, {"emulated/proc/device-tree/model": "Raspberry Pi 5\0"})
     dev.configure(hardware_root="/emulated")
     assert [a["model"] for a in accelerators(dev)] == ["NVIDIA Jetson AGX Orin"]
+
+
+# What provisioning wrote about the accelerator, and CDI
+
+
+HAILO = pci(1, "1e60", "2864", "120000") | {
+    "dev/hailo0": "",
+    "sys/module/hailo_pci/version": "4.20.0\n",
+}
+PUBLISHED = {
+    "kind": "hailo",
+    "library": "4.20.0",
+    "firmware": "4.20.0",
+    "smoke_test": {"command": "x", "passed": True},
+}
+
+
+def test_versions_of_library_and_firmware_come_from_provisioning(dev: Device) -> None:
+    write(dev.root, HAILO | {"etc/muster/accelerator.json": json.dumps(PUBLISHED)})
+    (found,) = accelerators(dev)
+    assert (found["driver"], found["library"], found["firmware"]) == ("4.20.0",) * 3
+    assert found["working"] is True
+
+
+@pytest.mark.parametrize("folder", ["usr/lib", f"usr/lib/{platform.machine()}-linux-gnu"])
+def test_a_library_that_was_replaced_since_is_seen(dev: Device, folder: str) -> None:
+    write(dev.root, HAILO | {"etc/muster/accelerator.json": json.dumps(PUBLISHED)})
+    write(dev.root, {f"{folder}/libhailort.so.4.21.0": "", f"{folder}/libhailort.so.4": ""})
+    (found,) = accelerators(dev)
+    assert found["library"] == "4.21.0"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "coral"}', '{"kind": "hailo"}'])
+def test_facts_that_are_damaged_or_of_another_kind_do_no_harm(dev: Device, text: str) -> None:
+    write(dev.root, HAILO | {"etc/muster/accelerator.json": text})
+    (found,) = accelerators(dev)
+    assert (found["kind"], found.get("library"), found.get("working")) == ("hailo", None, None)
+
+
+def test_cdi_devices_of_all_specifications(dev: Device) -> None:
+    devices = [{"name": "0", "containerEdits": {}}, {"name": "all", "containerEdits": {}}]
+    document = {"cdiVersion": "0.5.0", "kind": "hailo.ai/npu", "devices": devices}
+    yaml = (
+        "---\ncdiVersion: 0.5.0\ncontainerEdits:\n  hooks:\n  - hookName: createContainer\n"
+        "devices:\n- containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia0\n"
+        '  name: "0"\n- name: all\n  containerEdits: {}\nkind: nvidia.com/gpu\n'
+    )
+    write(
+        dev.root,
+        {
+            "etc/cdi/hailo.ai-npu.json": json.dumps(document),
+            "var/run/cdi/nvidia.yaml": yaml,
+            "etc/cdi/broken.json": "{",
+            "etc/cdi/odd.json": '{"kind": "odd", "devices": {"name": "0"}}',
+            "etc/cdi/.hailo.ai-npu.json.muster-new": "{}",
+        },
+    )
+    assert dev.ok("inspect", model=None)["cdi"] == [
+        "hailo.ai/npu=0",
+        "hailo.ai/npu=all",
+        "nvidia.com/gpu=0",
+        "nvidia.com/gpu=all",
+    ]

@@ -252,7 +252,6 @@ def test_the_unit_of_a_model_never_gives_up() -> None:
     assert model["Unit"]["StartLimitIntervalSec"] == "0"
     assert int(model["Service"]["RestartPreventExitStatus"]) == device.EXIT_NOTHING_TO_RUN
     assert float(model["Service"]["TimeoutStopSec"]) < device.STOP_TIMEOUT
-    assert "docker.service" in model["Unit"]["After"].split()
 
 
 def test_the_guard_is_a_monotonic_timer_of_a_few_seconds() -> None:

@@ -258,7 +258,10 @@ def test_the_runtime_comes_from_the_configuration(tmp_path: Path) -> None:
     config.parent.mkdir(parents=True)
     paths = device.Paths(str(tmp_path))
     assert device.Host(paths).runtime.name == "docker"
-    config.write_text('{"runtime": "podman"}')
+    for name in ("podman", "containerd"):
+        config.write_text(json.dumps({"runtime": name}))
+        assert device.Host(paths).runtime.name == name
+    config.write_text('{"runtime": "rkt"}')
     found = failure(device.Host, paths)
     assert found.code == "runtime_unavailable"
     config.write_text("damaged")
