@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
+from muster.accelerators import PARTS, VERSION_RANGE, mismatch, numbers, within
 from muster.fields import Document, Problems, Size, Strict, format_size
 from muster.gates.documents import Gate, Port, UrlPath
 
@@ -28,6 +29,14 @@ EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]*$")]
 DevicePath = Annotated[
     str, StringConstraints(pattern=r"^/dev(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$", max_length=200)
 ]
+CdiDevice = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[a-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9_.-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*$",
+        max_length=200,
+    ),
+]
+VersionRange = Annotated[str, StringConstraints(pattern=VERSION_RANGE, max_length=200)]
 Arch = Literal["amd64", "arm64", "armhf", "i386", "riscv64"]
 Accelerator = Literal["coral", "hailo", "intel", "jetson", "nvidia"]
 
@@ -83,6 +92,14 @@ class Requirements(Strict):
         Annotated[str, StringConstraints(pattern=r"^[0-9]+([.-][0-9]+)*$")] | None
     ) = None
     """Lowest driver version of that accelerator, such as ``535.104``."""
+    driver: VersionRange | None = None
+    """Versions of its driver that will do, such as ``>=535.104,<560`` or ``==4.20.0``."""
+    library: VersionRange | None = None
+    """Versions of its library on the device that will do."""
+    firmware: VersionRange | None = None
+    """Versions of its firmware that will do."""
+    cdi: Annotated[tuple[CdiDevice, ...], Field(min_length=1)] | None = None
+    """CDI devices that the device must know, beside those that the container gets."""
     memory: Size | None = None
     """Least total memory."""
     disk: Size | None = None
@@ -90,9 +107,11 @@ class Requirements(Strict):
 
     @model_validator(mode="after")
     def _driver_has_accelerator(self) -> Requirements:
-        if self.min_driver_version is not None and self.accelerator is None:
+        keys = ("min_driver_version", *PARTS)
+        alone = [key for key in keys if getattr(self, key) is not None]
+        if alone and self.accelerator is None:
             text = "expected only together with accelerator"
-            raise Problems([(("min_driver_version",), text)])
+            raise Problems([((key,), text) for key in alone])
         return self
 
 
@@ -107,6 +126,9 @@ class Variant(Strict):
     """Memory limit of the container; without it there is none."""
     devices: tuple[DevicePath, ...] = ()
     """Device nodes that the container gets."""
+    cdi: Annotated[tuple[CdiDevice, ...], Field(min_length=1)] | None = None
+    """CDI devices that the container gets, such as ``hailo.ai/npu=0``. A runtime without CDI is
+    given what is behind them."""
     requires: Requirements = Requirements()
     """What a device must have to run this variant."""
 
@@ -261,7 +283,8 @@ def fits(
         reasons.append(f"architecture {arch or 'unknown'}, needed {' or '.join(needs.arch)}")
     if needs.accelerator is not None:
         found = list(inspected.get("accelerators") or ())
-        reasons += _accelerator_reasons(needs.accelerator, needs.min_driver_version, found)
+        reasons += _accelerator_reasons(needs.accelerator, needs, found)
+    reasons += _cdi_reasons(variant, inspected.get("cdi"))
     reasons += _space_reason("memory", inspected.get("memory"), needs.memory)
     held = (inspected.get("model") or {}).get("releases") or ()
     if release_id is None or release_id not in held:
@@ -273,23 +296,41 @@ def fits(
 
 
 def _accelerator_reasons(
-    kind: str, min_driver: str | None, found: list[Mapping[str, Any]]
+    kind: str, needs: Requirements, found: list[Mapping[str, Any]]
 ) -> list[str]:
     matching = [accelerator for accelerator in found if accelerator.get("kind") == kind]
     if not matching:
         kinds = ", ".join(sorted({str(accelerator.get("kind")) for accelerator in found}))
         return [f"accelerator {kind} not found, it has {kinds or 'none'}"]
-    if min_driver is None:
-        return []
+    reasons = []
     drivers = [accelerator.get("driver") for accelerator in matching]
-    if any(driver and _numbers(driver) >= _numbers(min_driver) for driver in drivers):
+    least = needs.min_driver_version
+    if least is not None and not any(d and numbers(d) >= numbers(least) for d in drivers):
+        versions = ", ".join(str(driver or "of unknown version") for driver in drivers)
+        reasons.append(f"{kind} driver {versions}, needed {least} or newer")
+    for part in PARTS:
+        wanted = getattr(needs, part)
+        has = [accelerator.get(part) for accelerator in matching]
+        if wanted is not None and not any(within(version, wanted) for version in has):
+            versions = ", ".join(dict.fromkeys(str(v or "of unknown version") for v in has))
+            reasons.append(f"{kind} {part} {versions}, needed {wanted}")
+    if all(accelerator.get("working") is False for accelerator in matching):
+        reasons.append(f"{kind} did not pass its smoke test when the device was provisioned")
+    told = (mismatch(kind, accelerator) for accelerator in matching)
+    return reasons + list(dict.fromkeys(text for text in told if text))
+
+
+def _cdi_reasons(variant: Variant, known: Collection[str] | None) -> list[str]:
+    """Reasons why the runtime could not give a container its CDI devices.
+
+    :param known: devices that the device can resolve; None if it doesn't tell.
+    """
+    wanted = [*(variant.cdi or ()), *(variant.requires.cdi or ())]
+    unknown = [device for device in dict.fromkeys(wanted) if device not in (known or ())]
+    if not unknown:
         return []
-    versions = ", ".join(str(driver or "of unknown version") for driver in drivers)
-    return [f"{kind} driver {versions}, needed {min_driver} or newer"]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version))
+    has = ", ".join(sorted(known)) if known else "none"
+    return [f"CDI device {', '.join(unknown)} can't be resolved, it has {has}"]
 
 
 def _space_reason(what: str, has: int | None, needed: int | None) -> list[str]:

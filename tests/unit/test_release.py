@@ -349,3 +349,100 @@ def test_show_names_id_digest_and_variants(tmp_path: Path) -> None:
     shown = json.loads(CliRunner().invoke(release_command, ["show", str(EXAMPLE), "--json"]).stdout)
     assert shown["digest"] == release.digest
     assert list(shown["variants"]) == sorted(release.variants)
+
+
+# Accelerators: parts and their versions, CDI
+
+
+def _hailo(**changes: Any) -> dict[str, Any]:
+    return (
+        {"kind": "hailo", "device": "/dev/hailo0", "driver": "4.20.0"}
+        | {
+            "library": "4.20.0",
+            "firmware": "4.20.0",
+            "working": True,
+        }
+        | changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("requires", "accelerators", "reasons"),
+    [
+        ({"accelerator": "hailo", "driver": "==4.20"}, [_hailo()], []),
+        ({"accelerator": "hailo", "driver": ">=4.19, <4.21"}, [_hailo()], []),
+        (
+            {"accelerator": "hailo", "driver": ">=4.21", "library": "!=4.20.0"},
+            [_hailo()],
+            ["hailo driver 4.20.0, needed >=4.21", "hailo library 4.20.0, needed !=4.20.0"],
+        ),
+        (
+            {"accelerator": "hailo", "firmware": "==4.20.0"},
+            [_hailo(firmware=None)],
+            ["hailo firmware of unknown version, needed ==4.20.0"],
+        ),
+        (  # what nobody asked for, and yet would not run
+            {"accelerator": "hailo"},
+            [_hailo(library="4.19.0")],
+            [
+                "hailo driver 4.20.0, library 4.19.0, firmware 4.20.0: they must be of the same"
+                " version"
+            ],
+        ),
+        ({"accelerator": "hailo"}, [_hailo(library=None, firmware=None)], []),
+        (
+            {"accelerator": "hailo"},
+            [_hailo(working=False)],
+            ["hailo did not pass its smoke test when the device was provisioned"],
+        ),
+        ({"arch": ["arm64"]}, [_hailo(library="4.19.0", working=False)], []),
+    ],
+)
+def test_versions_of_an_accelerator(
+    requires: dict[str, Any], accelerators: list[dict[str, Any]], reasons: list[str]
+) -> None:
+    assert fits(_variant(**requires), _inspected(accelerators=accelerators)) == reasons
+
+
+@pytest.mark.parametrize(
+    ("variant", "known", "missing"),
+    [
+        ({"cdi": ["hailo.ai/npu=0"]}, ["hailo.ai/npu=0", "hailo.ai/npu=all"], None),
+        ({"requires": {"cdi": ["hailo.ai/npu=all"]}}, ["hailo.ai/npu=all"], None),
+        ({"cdi": ["hailo.ai/npu=1"]}, ["hailo.ai/npu=0"], "it has hailo.ai/npu=0"),
+        ({"requires": {"cdi": ["nvidia.com/gpu=all"]}}, [], "it has none"),
+        ({"cdi": ["hailo.ai/npu=0"]}, None, "it has none"),  # an older device program
+    ],
+)
+def test_cdi_devices_that_can_not_be_resolved(
+    variant: dict[str, Any], known: list[str] | None, missing: str | None
+) -> None:
+    found = fits(Variant.model_validate({"image": IMAGE} | variant), _inspected(cdi=known))
+    assert bool(found) is (missing is not None)
+    assert all(missing in reason and reason.startswith("CDI device ") for reason in found)
+
+
+@pytest.mark.parametrize(
+    "requires",
+    [
+        {"driver": ">=4.20"},
+        {"library": "==4.20"},
+        {"accelerator": "hailo", "driver": "4.20"},
+        {"accelerator": "hailo", "driver": ">=4.20,"},
+        {"accelerator": "hailo", "driver": "=>4.20"},
+        {"accelerator": "hailo", "firmware": ">= new"},
+        {"cdi": ["/dev/hailo0"]},
+        {"cdi": ["hailo.ai/npu"]},
+        {"cdi": []},
+    ],
+)
+def test_what_can_not_be_required_of_an_accelerator(requires: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        _variant(**requires)
+
+
+def test_a_release_that_asks_for_none_of_this_keeps_its_digest() -> None:
+    document = json.loads(Release.model_validate(release_document()).canonical)
+    for variant in document["variants"].values():
+        assert "cdi" not in variant
+        assert not {"cdi", "driver", "library", "firmware"} & variant["requires"].keys()

@@ -1,0 +1,1 @@
+"""What the roles of accelerators share: variables, detection, packages, CDI, facts for releases."""
