@@ -168,6 +168,12 @@ def connection_data(variables: Mapping[str, Any], name: str) -> dict[str, Any]:
     return data
 
 
+def jump_host(variables: Mapping[str, Any]) -> str | None:
+    """``[USER@]HOST[:PORT]`` that connections go through, None if they are direct."""
+    found = _options(variables).get("proxyjump", "none")
+    return None if found.lower() == "none" else found
+
+
 def truth(value: Any) -> bool | None:
     """What Ansible takes for a boolean; None for anything else."""
     text = str(value).strip().lower()

@@ -78,6 +78,16 @@ class Inventory:
             raise InputError(f"{self.path}: {error}{hint}") from None
         return tuple(device for device in self.devices if device.name in selected)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the devices, in the order of the inventory."""
+        return [device.name for device in self.devices]
+
+    def only(self, name: str) -> Inventory:
+        """The same with one device alone."""
+        devices = tuple(device for device in self.devices if device.name == name)
+        return replace(self, devices=devices, known=self.known or self.devices)
+
     def by_site(self) -> dict[str | None, tuple[Device, ...]]:
         """Devices of each site, sites in the order of the inventory."""
         return _grouped((device.site, device) for device in self.devices)
@@ -87,16 +97,19 @@ class Inventory:
         return _grouped((device.hardware, device) for device in self.devices)
 
 
-def load_inventory(path: Path, limit: str | None = None) -> Inventory:
+def load_inventory(
+    path: Path, limit: str | None = None, *, may_be_empty: bool = False
+) -> Inventory:
     """Read an inventory.
 
     :param path: inventory file or folder.
     :param limit: Ansible pattern; only the devices that it selects are in the result.
+    :param may_be_empty: whether it may have groups without any device yet, as that of a new site.
     :raises InputError: all that is wrong with the inventory, or an unknown or empty limit.
     """
     document = read_inventory(path)
     groups = _Groups(document)
-    if not groups.hosts:
+    if not groups.hosts and not (may_be_empty and groups.names):
         hint = "; to make some: muster emulate up" if (path / "fleet.yml").is_file() else ""
         raise InputError(f"{path}: expected at least one device, the inventory has none{hint}")
     reader = _Reader(path, document, groups)

@@ -31,7 +31,7 @@ from muster.inventory import Device, Inventory, load_inventory
 @json_option
 def inventory(inventory_path: Path, limit: str | None, form: str, as_json: bool) -> None:
     """Show the devices of an inventory by site and hardware, without connecting to any."""
-    found = load_inventory(inventory_path, limit)
+    found = load_inventory(inventory_path, limit, may_be_empty=True)
     if as_json or form == "json":
         click.echo(json.dumps(_document(found), indent=2, ensure_ascii=False))
     elif form == "graph":
@@ -64,6 +64,9 @@ def _document(found: Inventory) -> dict[str, Any]:
 
 
 def _show(console: Console, found: Inventory) -> None:
+    if not found.devices:
+        console.print(f"no devices yet; to add some: muster enroll -i {found.path} ADDRESS...")
+        return
     table = plain_table("site", "device", "hardware", "address", "further groups")
     for site, devices in found.by_site().items():
         first = site or "-"

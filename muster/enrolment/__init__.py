@@ -1,0 +1,1 @@
+"""Bringing new devices into an inventory: host keys, the operator's key, Python, hardware."""
