@@ -1,23 +1,36 @@
-"""Bring devices up: base system, container engine, device program.
+"""Bring devices up: system, container runtime, accelerator, services of the site, device program.
+
+Which of these a device gets is up to its variables.
 
 pyinfra inventories/emulated/inventory.py deploys/site.py
 """
 
 from __future__ import annotations
 
-from pyinfra import host
-
 from muster.provisioning import SITE_ROLES
-from roles.base.deploy import base
-from roles.base.variables import Variables as BaseVariables
-from roles.docker.deploy import docker
-from roles.docker.variables import Variables as DockerVariables
-from roles.muster_device.deploy import muster_device
-from roles.muster_device.variables import Variables as DeviceVariables
-from roles.running import begin
+from roles.running import begin, run
 
 begin(SITE_ROLES)
 
-base(BaseVariables.of(host))
-docker(DockerVariables.of(host))
-muster_device(DeviceVariables.of(host))
+run("base")
+run("time")
+run("storage")
+run("watchdog")
+run("updates")
+run("hardening")
+run("wireguard")
+run("docker")
+run("podman")
+run("containerd")
+run("nvidia")
+run("jetson")
+run("coral")
+run("hailo")
+run("intel")
+run("cpu")
+run("registry")
+run("hub")
+run("monitoring")
+run("prometheus")
+run("muster_device")
+run("firewall")

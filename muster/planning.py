@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from muster.errors import InputError
 from muster.fields import percentage
-from muster.release import Release, select_variant
+from muster.release import Release
 from muster.strategy import CANARY, REST, Ramp, Strategy, WaveRule
+from muster.tasks import Task, select_kind
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Plan:
 
 def plan(
     devices: Iterable[PlanDevice],
-    release: Release,
+    release: Release | Task,
     strategy: Strategy,
     matching: Mapping[str, Collection[str]] | None = None,
 ) -> Plan:
@@ -100,6 +101,7 @@ def plan(
     The same devices give the same plan, in whatever order they come. Waves that would be empty
     are left out.
 
+    :param release: what is rolled out, a release or a task.
     :param matching: names of the devices that each ``pattern`` of the strategy selects.
     :raises InputError: two devices have the same name.
     """
@@ -110,11 +112,11 @@ def plan(
     rejected: dict[str, str] = {}
     variants: dict[str, str] = {}
     for device in by_name:
-        selected = select_variant(release, device.groups)
-        if isinstance(selected, str):
-            rejected[device.name] = selected
+        variant, reason = select_kind(release, device.groups)
+        if reason:
+            rejected[device.name] = reason
         else:
-            variants[device.name] = selected[0]
+            variants[device.name] = variant
     queue = [device for device in by_name if device.name in variants]
     if strategy.spread_by == "site":
         # First by variant, so that what a wave takes of a site is not all of one kind.

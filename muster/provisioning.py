@@ -18,8 +18,14 @@ from muster.inventory import Device, Inventory, pyinfra_hosts, pyinfra_name
 from muster.paths import COLLECTION_ROOT
 from muster.role_variables import check_variables
 
-SITE_ROLES = ("base", "docker", "muster_device")
-"""Roles that ``deploys/site.py`` runs, in this order."""
+SITE_ROLES = (
+    "base", "time", "storage", "watchdog", "updates", "hardening", "wireguard",
+    "docker", "podman", "containerd",
+    "nvidia", "jetson", "coral", "hailo", "intel", "cpu",
+    "registry", "hub", "monitoring", "prometheus",
+    "muster_device", "firewall",
+)  # fmt: skip
+"""Roles that ``deploys/site.py`` runs where they are chosen, in this order."""
 
 REPORT_FILE = "MUSTER_PROVISION_REPORT"
 """Environment variable with the path of a file that gets one line of JSON for each device."""

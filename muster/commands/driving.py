@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.text import Text
 
 from muster.commands.options import hooks_option, webhook_option
+from muster.commands.prefetch import fill_ahead
 from muster.display import counted, make_console, observer, styled
 from muster.fleet.interface import Fleet
 from muster.hooks.calls import HookObserver, open_hooks
 from muster.inventory import Inventory
+from muster.prefetch.sites import Ahead
 from muster.rollout import controller, report
 from muster.rollout.engine import Engine
 from muster.rollout.journal import Journal
@@ -78,6 +80,7 @@ class Driving:
         :returns: the exit code.
         """
         console = make_console()
+        ahead = fill_ahead(snapshot, inventory, quiet=self.as_json)
         display = observer(console, snapshot, as_json=self.as_json)
         with contextlib.ExitStack() as stack:
             hooks = stack.enter_context(open_hooks(self.hooks_folder, self.webhook_url))
@@ -92,7 +95,8 @@ class Driving:
                 hooks=hooks,
                 wait_for_approval=self.wait,
                 tick=_TICK_SECONDS if console.is_terminal and not self.as_json else None,
-                on_engine=lambda engine: stack.enter_context(_pause_on_interrupt(engine)),
+                lacking=ahead.lacking,
+                on_engine=lambda engine: _begin(engine, stack, ahead),
             )
         snapshot, events = journal.load(record.id), journal.events(record.id)
         if self.junit is not None:
@@ -124,6 +128,12 @@ def driving_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (events_option, wait_option, webhook_option, hooks_option, junit_option):
         wrapper = option(wrapper)
     return wrapper
+
+
+def _begin(engine: Engine, stack: contextlib.ExitStack, ahead: Ahead) -> None:
+    stack.enter_context(_pause_on_interrupt(engine))
+    for text in ahead.told:
+        engine.say(text)
 
 
 @contextmanager

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from rich.console import Console
+from rich.live import Live
 from rich.text import Text
 
 from muster.commands.options import inventory_option, journal_option, json_option, limit_option
 from muster.commands.rollout import only_model
 from muster.display import describe, make_console, plain_table, styled
 from muster.errors import InputError
-from muster.inventory import Device, load_inventory
+from muster.fleet.interface import Fleet
+from muster.inventory import Device, Inventory, load_inventory
 from muster.release import MODEL_NAME
 from muster.rollout import controller, report
 from muster.rollout.journal import Journal, open_journal
@@ -28,12 +32,22 @@ from muster.rollout.records import RolloutRecord
 
 @click.command()
 @click.option("-m", "--model", help="Model to ask for; needed when the journal knows several.")
+@click.option(
+    "-w",
+    "--watch",
+    metavar="SECONDS",
+    type=click.FloatRange(min=1.0, max=3600.0),
+    is_flag=False,
+    flag_value=5.0,
+    help="Ask again and again, every 5 seconds or as said, until Ctrl-C.",
+)
 @inventory_option
 @limit_option
 @journal_option
 @json_option
 def status(
     model: str | None,
+    watch: float | None,
     inventory_path: Path,
     limit: str | None,
     journal_url: str | None,
@@ -41,29 +55,73 @@ def status(
 ) -> int:
     """Ask every device what it runs, and show the newest rollout.
 
-    Exit code 1 when a device does not answer, does not serve or is not confirmed.
+    Exit code 1 when a device does not answer, does not serve or is not confirmed; with --watch, as
+    it was at last. With --watch and --json each round is one line.
     """
     inventory = load_inventory(inventory_path, limit)
-    with open_journal(journal_url) as journal:
+    with (
+        open_journal(journal_url) as journal,
+        controller.connected_fleet(inventory.devices, remember=False) as fleet,
+    ):
         name = model or only_model(journal)
         if re.fullmatch(MODEL_NAME, name) is None:
             raise InputError(f"--model {name!r}: expected the name of a model, such as digits")
-        newest = next(iter(journal.rollouts(name, limit=1)), None)
-        owner = journal.lease_owner(newest.id) if newest else None
-    with controller.connected_fleet(inventory.devices) as fleet:
-        seen = controller.survey(fleet, [d.name for d in inventory.devices], name)
-    rows = [_status_row(device, seen[device.name]) for device in inventory.devices]
-    if as_json:
-        document = {
-            "model": name,
-            "devices": rows,
-            "rollout": newest and _rollout_row(newest),
-            "driven_by": owner,
+        console = make_console()
+        found = _look(journal, fleet, inventory, name)
+        if watch is None:
+            click.echo(json.dumps(found.document, indent=2)) if as_json else found.show(console)
+        elif as_json or not console.is_terminal:
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    click.echo(json.dumps(found.document)) if as_json else found.show(console)
+                    time.sleep(watch)
+                    found = _look(journal, fleet, inventory, name)
+        else:
+            with contextlib.suppress(KeyboardInterrupt), Live(console=console, screen=True) as live:
+                while True:
+                    live.update(found.picture(), refresh=True)
+                    time.sleep(watch)
+                    found = _look(journal, fleet, inventory, name)
+            found.show(console)
+    return 0 if all(row["well"] for row in found.rows) else 1
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What every device runs at one moment; ``owner`` drives the newest rollout."""
+
+    model: str
+    rows: list[dict[str, Any]]
+    newest: RolloutRecord | None
+    owner: str | None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "devices": self.rows,
+            "rollout": self.newest and _rollout_row(self.newest),
+            "driven_by": self.owner,
         }
-        click.echo(json.dumps(document, indent=2))
-    else:
-        _show_status(make_console(), name, rows, newest, owner)
-    return 0 if all(row["well"] for row in rows) else 1
+
+    def show(self, console: Console) -> None:
+        _show_status(console, self.model, self.rows, self.newest, self.owner)
+
+    def picture(self) -> Text:
+        """The same for a screen that is drawn again and again."""
+        console = make_console()
+        with console.capture() as captured:
+            console.print(time.strftime("%H:%M:%S"), style="dim")
+            self.show(console)
+        return Text.from_ansi(captured.get())
+
+
+def _look(journal: Journal, fleet: Fleet, inventory: Inventory, model: str) -> _Found:
+    newest = next(iter(journal.rollouts(model, limit=1)), None)
+    owner = journal.lease_owner(newest.id) if newest else None
+    seen = controller.survey(fleet, inventory.names, model)
+    rows = [_status_row(device, seen[device.name]) for device in inventory.devices]
+    return _Found(model, rows, newest, owner)
 
 
 def _status_row(device: Device, seen: Mapping[str, Any] | str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def provision(
     verbose: int,
     as_json: bool,
 ) -> int:
-    """Bring devices up: base system, container engine and device program.
+    """Bring devices up: system, container runtime, accelerator, services and device program.
 
     Does what `pyinfra INVENTORY deploys/site.py` does, and may be repeated: a second run changes
     nothing. Exit code 1 when a device failed, 2 when a variable is invalid; then nothing was

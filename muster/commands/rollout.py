@@ -31,6 +31,7 @@ from muster.rollout.controller import Prepared
 from muster.rollout.journal import Journal, open_journal
 from muster.rollout.machine import DeviceState
 from muster.strategy import Strategy
+from muster.tasks import DEVICE, Task
 
 yes_option = click.option(
     "-y",
@@ -142,10 +143,13 @@ def resume(rollout_id: str | None, journal_url: str | None, driving: Driving) ->
 
     Without ROLLOUT the newest unfinished one. Resuming after a pause accepts the failures so far.
     """
+    from muster.commands.lifecycle import fleet_of  # which needs this module
+
     with open_journal(journal_url) as journal:
         record = controller.unfinished(journal, rollout_id)
         inventory = controller.load_devices(record)
-        with controller.connected_fleet(inventory.devices) as fleet:
+        with controller.connected_fleet(inventory.devices) as ssh:
+            fleet = fleet_of(controller.work_of(record), ssh, inventory)
             return driving.run(journal, journal.load(record.id), fleet, inventory)
 
 
@@ -204,7 +208,7 @@ def only_model(journal: Journal) -> str:
 
     :raises MusterError: it knows none, or several.
     """
-    models = sorted({record.model for record in journal.rollouts(limit=1000)})
+    models = sorted({record.model for record in journal.rollouts(limit=1000)} - {DEVICE})
     if len(models) != 1:
         known = ", ".join(models) or "none yet"
         raise MusterError(f"name the model with --model; the journal knows {known}")
@@ -224,7 +228,7 @@ def _load_strategy(path: Path | None) -> Strategy:
 
 def prepare_shown(
     inventory: Inventory,
-    release: Release,
+    release: Release | Task,
     strategy: Strategy,
     fleet: Fleet,
     *,

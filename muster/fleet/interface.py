@@ -22,6 +22,10 @@ class Verb(str, Enum):
     PROBE = "probe"
     CONFIRM = "confirm"
     REVERT = "revert"
+    SUBMIT = "submit"
+    """Of the program that fills a site's registry: begin a piece of work."""
+    STATUS = "status"
+    """Of that program: how far it is."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,14 @@ class Order:
     """One command for one device. At most one order per device is under way at a time.
 
     :param timeout: seconds until the order counts as unanswered.
+    :param program: name of the program on the device that is told; empty for ``muster-device``.
     """
 
     device: str
     verb: Verb
     document: Mapping[str, Any]
     timeout: float
+    program: str = ""
 
 
 class Trouble(str, Enum):

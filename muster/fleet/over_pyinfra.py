@@ -29,11 +29,14 @@ from pyinfra.context import ctx_config, ctx_host, ctx_state
 
 from muster.become import install_askpass
 from muster.fleet.interface import Answer, Order, Trouble, Verb
+from muster.fleet.prometheus import apart, ask
 
 PROGRAM = "/usr/local/sbin/muster-device"
 
 CONNECT_SECONDS = 10
 KEEPALIVE_SECONDS = 5
+RETURN_POLL_SECONDS = 1.0
+"""Pause between two attempts to reach a device that restarts."""
 SILENCE_MILLISECONDS = 15_000
 """How long sent data may stay unacknowledged until the link counts as cut."""
 
@@ -100,6 +103,8 @@ class PyinfraFleet:
         host = self._state.inventory.get_host(order.device)
         with ctx_config.use(self._state.config.copy()), ctx_host.use(host):
             answer = call_device(host, order, self.commands)
+            if answer.document.get("reboots"):
+                answer = wait_for_return(host, order, answer, started + order.timeout)
         seconds = time.monotonic() - started
         self._answers.put(Answer(**(vars(answer) | {"seconds": seconds})))
 
@@ -109,14 +114,15 @@ def call_device(host: Host, order: Order, commands: Counter[str] | None = None) 
 
     To be called in the greenlet of that host, with pyinfra's contexts set.
     """
+    document, asked = apart(order.document)
     try:
         with gevent.Timeout(order.timeout):
             _connect(host)
             if commands is not None:
                 commands[order.device] += 1
             _, output = host.run_shell_command(
-                StringCommand(PROGRAM, order.verb.value),
-                _stdin=json.dumps(order.document),
+                StringCommand(_program(order), order.verb.value),
+                _stdin=json.dumps(document),
                 **_escalation(host),
             )
     except gevent.Timeout:
@@ -128,7 +134,46 @@ def call_device(host: Host, order: Order, commands: Counter[str] | None = None) 
     except Exception as error:  # paramiko and gevent raise what they like when a link breaks
         _drop(host)
         return _unreachable(order, f"{type(error).__name__}: {_one_line(error)}")
-    return _read_answer(host, order, output.stdout_lines, output.stderr_lines)
+    answer = _read_answer(host, order, output.stdout_lines, output.stderr_lines)
+    if asked and answer.trouble is None:
+        _measure(host, order, asked, answer)
+    return answer
+
+
+def _measure(host: Host, order: Order, asked: Iterable[Mapping[str, Any]], answer: Answer) -> None:
+    """Add what the site's Prometheus says to what the device measured."""
+    variables = host.data.dict()  # type: ignore[no-untyped-call]
+    device = str(variables.get("inventory_device") or order.device)
+    for check in asked:
+        limit = float(check["timeout"])
+        sample = {"error": f"Prometheus: no answer within {limit:g} s"}
+        # the timeout of a socket is for each part of an answer, not for all of it
+        with gevent.Timeout(limit + 1, False):
+            sample = ask(check, device, float(order.document["duration"]), variables)
+        answer.document["measurements"][check["name"]] = [sample]
+
+
+def wait_for_return(host: Host, order: Order, answer: Answer, until: float) -> Answer:
+    """Wait for a device that restarts: it is back when it names another boot.
+
+    :param answer: what it said before; ``reboots`` names the boot that is about to end.
+    :param until: monotonic seconds.
+    :returns: the answer, or that the device did not come back.
+    """
+    question = {"task": order.document["task"]}
+    while (left := until - time.monotonic()) > 0:
+        gevent.sleep(min(RETURN_POLL_SECONDS, left))
+        limit = min(CONNECT_SECONDS + 20.0, left)
+        again = Order(order.device, Verb.INSPECT, question, limit, order.program)
+        seen = call_device(host, again)
+        if seen.trouble is None and seen.document["boot_id"] != answer.document["reboots"]:
+            return answer
+        _drop(host)
+    return _unreachable(order, f"did not come back within {order.timeout:.0f} s")
+
+
+def _program(order: Order) -> str:
+    return f"/usr/local/sbin/{order.program}" if order.program else PROGRAM
 
 
 def _read_answer(host: Host, order: Order, stdout: Iterable[str], stderr: Iterable[str]) -> Answer:
@@ -146,7 +191,7 @@ def _read_answer(host: Host, order: Order, stdout: Iterable[str], stderr: Iterab
             order.verb,
             trouble=Trouble.REFUSED,
             code="no_program",
-            message=f"{PROGRAM} gave no answer ({said or 'silence'}); was it provisioned?",
+            message=f"{_program(order)} gave no answer ({said or 'silence'}); was it provisioned?",
         )
     if error:
         return Answer(

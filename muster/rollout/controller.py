@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from muster.errors import InputError, MusterError
 from muster.fleet.interface import Fleet, Order, Verb
+from muster.fleet.remembering import RememberingFleet
 from muster.hooks.interface import Hooks
 from muster.inventory import Device, Inventory, load_inventory, pyinfra_data
 from muster.planning import Plan, PlanDevice, plan
@@ -26,6 +27,7 @@ from muster.rollout.prepare import new_rollout, triage
 from muster.rollout.records import RolloutRecord, Snapshot
 from muster.rollout.work import DeviceFacts
 from muster.strategy import Strategy, WaveRule
+from muster.tasks import DEVICE, PROGRAM, Task, select_kind
 from muster.windows import time_zone
 
 INSPECT_SECONDS = 30.0
@@ -35,11 +37,15 @@ Survey = Mapping[str, Mapping[str, Any] | str]
 
 
 @contextmanager
-def connected_fleet(devices: Sequence[Device]) -> Iterator[Fleet]:
-    """Reach devices over SSH; connections are made when they are needed."""
+def connected_fleet(devices: Sequence[Device], *, remember: bool = True) -> Iterator[Fleet]:
+    """Reach devices over SSH; connections are made when they are needed.
+
+    :param remember: whether what a device has just said it is serves once more.
+    """
     from muster.fleet.over_pyinfra import PyinfraFleet
 
-    fleet = PyinfraFleet({device.name: pyinfra_data(device) for device in devices})
+    ssh = PyinfraFleet({device.name: pyinfra_data(device) for device in devices})
+    fleet = RememberingFleet(ssh) if remember else ssh
     try:
         yield fleet
     finally:
@@ -49,16 +55,21 @@ def connected_fleet(devices: Sequence[Device]) -> Iterator[Fleet]:
 def survey(
     fleet: Fleet,
     names: Iterable[str],
-    model: str,
+    about: str | Task | None,
     progress: Callable[[str], None] = lambda _name: None,
 ) -> dict[str, Mapping[str, Any] | str]:
     """Ask every device what it is and what it runs, all at once.
 
+    :param about: the model, or the task, of which it is to tell where it stands; None for none.
     :param progress: called with each device's name when it has answered, or has not.
     """
     names = list(names)
+    question: dict[str, Any] = {"model": about}
+    program = ""
+    if isinstance(about, Task):
+        question, program = {"task": about.document}, PROGRAM
     for name in names:
-        fleet.submit(Order(name, Verb.INSPECT, {"model": model}, INSPECT_SECONDS))
+        fleet.submit(Order(name, Verb.INSPECT, question, INSPECT_SECONDS, program))
     seen: dict[str, Mapping[str, Any] | str] = {}
     while len(seen) < len(names):
         answer = fleet.next_answer(None)
@@ -102,18 +113,20 @@ class Prepared:
 
 def prepare(
     inventory: Inventory,
-    release: Release,
+    release: Release | Task,
     strategy: Strategy,
     fleet: Fleet,
     progress: Callable[[str], None] = lambda _name: None,
     *,
     back: bool = False,
     quarantined: Mapping[str, str] | None = None,
+    done: Mapping[str, str] | None = None,
 ) -> Prepared:
     """Ask the devices and cut those that take the release into waves. Changes nothing.
 
     :param back: the release is gone back to.
     :param quarantined: why each device is left alone that could not go back in an earlier rollout.
+    :param done: why there is nothing to do on each device that is known to be right.
     :raises InputError: the strategy names a pattern, or a device a time zone, that isn't there.
     """
     device_facts(inventory.devices)  # a wrong variable is told before any device is asked
@@ -125,11 +138,14 @@ def prepare(
     members = [PlanDevice(d.name, d.site, d.groups) for d in inventory.devices]
     variants: dict[str, str] = {}
     for device in members:
-        found = select_variant(release, device.groups)
-        if not isinstance(found, str):
-            variants[device.name] = found[0]
-    seen = survey(fleet, variants, release.model, progress)
-    left_out = triage(release, variants, seen, strategy, back=back, quarantined=quarantined)
+        variant, reason = select_kind(release, device.groups)
+        if not reason:
+            variants[device.name] = variant
+    about = release if isinstance(release, Task) else release.model
+    seen = survey(fleet, variants, about, progress)
+    left_out = triage(
+        release, variants, seen, strategy, back=back, quarantined=quarantined, done=done
+    )
     planned = plan([d for d in members if d.name not in left_out], release, strategy, matching)
     return Prepared(planned, left_out, seen, variants)
 
@@ -173,7 +189,7 @@ def device_facts(devices: Iterable[Device]) -> dict[str, DeviceFacts]:
 def new(
     prepared: Prepared,
     inventory: Inventory,
-    release: Release,
+    release: Release | Task,
     strategy: Strategy,
     *,
     limit: str | None = None,
@@ -192,7 +208,7 @@ def new(
     ):
         reasons = {name: found.reason for name, found in prepared.left_out.items()}
         raise InputError(
-            [f"{inventory.path}: no device takes release {release.id}:"]
+            [f"{inventory.path}: no device takes {release.id}:"]
             + [f"  {name}: {why}" for name, why in (reasons | dict(prepared.plan.rejected)).items()]
         )
     if prepared.without_rollback and not accept_no_rollback:
@@ -225,6 +241,7 @@ def drive(
     hooks: Hooks | None = None,
     wait_for_approval: bool = False,
     tick: float | None = None,
+    lacking: Mapping[str, str] | None = None,
     on_engine: Callable[[Engine], None] = lambda _engine: None,
 ) -> RolloutRecord:
     """Drive a rollout to its end, or to a pause, holding its lease.
@@ -233,6 +250,7 @@ def drive(
     on the same devices: nobody drives those, as the lease shows.
 
     :param snapshot: a new rollout, or one of the journal.
+    :param lacking: why a device may find that its site's registry lacks the release, by device.
     :param on_engine: gets the engine before it runs, so that a signal can stop it.
     :raises LeaseHeldError: another controller is at work on some of its devices.
     :raises InputError: the inventory lacks a device of the rollout.
@@ -255,12 +273,15 @@ def drive(
         snapshot.rollout.controller = lease.owner
         engine = Engine(
             snapshot,
-            release_of(snapshot.rollout),
+            work_of(snapshot.rollout),
             Strategy.model_validate(snapshot.rollout.strategy),
             fleet,
             journal,
             lease,
-            facts=device_facts(devices),
+            facts={
+                name: replace(facts, lacks=(lacking or {}).get(name, ""))
+                for name, facts in device_facts(devices).items()
+            },
             observers=observers,
             hooks=hooks,
             wait_for_approval=wait_for_approval,
@@ -271,6 +292,13 @@ def drive(
         return snapshot.rollout
     finally:
         journal.release(lease)
+
+
+def work_of(rollout: RolloutRecord) -> Release | Task:
+    """The release or task of a rollout, as the journal keeps it."""
+    if rollout.model == DEVICE:
+        return Task.from_canonical(rollout.release_document)
+    return release_of(rollout)
 
 
 def release_of(rollout: RolloutRecord) -> Release:

@@ -8,14 +8,14 @@ from typing import Any
 
 from muster.fields import format_duration
 from muster.fleet.interface import Answer, Fleet, Order, Trouble
-from muster.gates import Assessment, assess_probe, could_not_measure
-from muster.release import Release, misfits, running
+from muster.gates import Assessment
+from muster.release import running
 from muster.rollout import decide
 from muster.rollout.decide import Next
 from muster.rollout.events import EventKind
+from muster.rollout.jobs import Job
 from muster.rollout.ledger import Ledger
 from muster.rollout.machine import BEFORE_SWITCH, GOOD, UNCONFIRMED, DeviceState, RolloutState
-from muster.rollout.orders import Orders
 from muster.rollout.turns import Due, Group, Turns
 from muster.rollout.work import DeviceFacts, DeviceWork, Step
 from muster.strategy import Strategy
@@ -43,12 +43,12 @@ class Crew:
     def __init__(
         self,
         ledger: Ledger,
-        release: Release,
+        job: Job,
         strategy: Strategy,
         fleet: Fleet,
         facts: Mapping[str, DeviceFacts],
     ) -> None:
-        self._ledger, self._release, self._strategy = ledger, release, strategy
+        self._ledger, self._job, self._strategy = ledger, job, strategy
         self._now = fleet.now
         self.turns = Turns(strategy, fleet.now, fleet.wall_time)
         self._groups: dict[int | None, Group] = {}
@@ -57,8 +57,7 @@ class Crew:
             work = DeviceWork(record, facts.get(name, DeviceFacts()))
             self._works[name] = work
             self._groups.setdefault(record.wave, Group()).add(work)
-        rollout = ledger.rollout
-        self._build = Orders(rollout.id, release, strategy, signature=rollout.signature)
+        self._build = job.orders
         self._orders: list[Order] = []
         self._busy: dict[str, DeviceWork] = {}
         self._due, self._waiting = Due(), Due()
@@ -237,13 +236,7 @@ class Crew:
         record = work.record
         if work.facts.timezone is None and answer.document.get("timezone"):
             work.facts = replace(work.facts, timezone=answer.document["timezone"])
-        reasons = misfits(
-            self._release,
-            record.variant,
-            answer.document,
-            mode=self._strategy.switch,
-            back=self._ledger.rollout.kind == "rollback",
-        )
+        reasons = self._job.misfits(record.variant, answer.document)
         if (problem := self.turns.window_problem(work)) is not None:
             reasons.append(problem)
         following = decide.preflight(self._attempt(work), answer.document, reasons)
@@ -265,12 +258,18 @@ class Crew:
             if state is D.LOST:
                 self._watch_lost(work)
                 return None
+            if self._may_restart(work, answer):
+                self._ask_where_it_is(work, delay=RETRY_SECONDS)
+                return None
             if self._try_again(work, Step.RECONCILE):
                 return None
-            return decide.out_of_tries(state, answer)
+            return self._out_of_tries(work, answer)
+        work.away_since = None
         following = decide.reconcile(state, self._attempt(work), answer.document)
+        if following.state is D.ROLLING_BACK and state is D.LOST and self._job.restarts_for:
+            following = replace(following, reason=f"came back too late: {work.record.reason}")
         seen = answer.document["model"]
-        work.was_confirmed = seen["last_good"] == self._release.id and seen["phase"] == "idle"
+        work.was_confirmed = seen["last_good"] == self._job.id and seen["phase"] == "idle"
         remaining = seen["guard"]["remaining"]
         needed = self._strategy.min_healthy_time + self._strategy.command_margin
         work.must_extend = remaining is not None and remaining < needed
@@ -298,7 +297,7 @@ class Crew:
             return None
         if answer.code == "busy" and self._try_again(work, Step.STAGE):
             return None
-        return decide.after_stage(answer, self._strategy.offline.policy)
+        return decide.after_stage(answer, self._strategy.offline.policy, work.facts.lacks)
 
     def _after_switch(self, work: DeviceWork, answer: Answer) -> Next | None:
         following = decide.after_switch(answer)
@@ -338,7 +337,7 @@ class Crew:
                 )
                 self._ledger.say(f"{work.record.device} is {work.record.reason}", work.record)
                 return None
-            assessments = [could_not_measure(g, answer.message) for g in self._release.gates]
+            assessments = self._job.unmeasured(answer.message)
         else:
             assessments = self._assess(work, answer)
         following = decide.after_probe(assessments, decide.MAX_TRIES)
@@ -399,12 +398,24 @@ class Crew:
         work.tries += 1
         work.last_trouble = answer.message
         if work.tries > decide.MAX_TRIES:
-            return decide.out_of_tries(work.record.state, answer)
+            return self._out_of_tries(work, answer)
         self._ask_where_it_is(work, delay=RETRY_SECONDS)
         return None
 
+    def _may_restart(self, work: DeviceWork, answer: Answer) -> bool:
+        """Whether a device that is out of reach may still come back from a restart."""
+        if answer.trouble is not Trouble.UNREACHABLE or work.record.state is not D.SWITCHING:
+            return False
+        if work.away_since is None:
+            work.away_since = self._now()
+        return self._now() - work.away_since < self._job.restarts_for
+
+    def _out_of_tries(self, work: DeviceWork, answer: Answer) -> Next:
+        guarded = not self._job.restarts_for
+        return decide.out_of_tries(work.record.state, answer, guarded=guarded)
+
     def _assess(self, work: DeviceWork, answer: Answer) -> list[Assessment]:
-        assessments = assess_probe(answer.document, self._release.gates)
+        assessments = self._job.assess(answer.document)
         for assessment in assessments:
             self._ledger.note(EventKind.GATE, assessment.to_json(), work.record)
         return assessments
@@ -515,7 +526,7 @@ class Crew:
         else:
             to = record.previous if work.was_confirmed else None
             if work.fell_back:
-                to = self._release.id  # its last good one until it went back
+                to = self._job.id  # its last good one until it went back
             order = build.revert(name, record.generation, to, record.reason)
         self._orders.append(order)
 
@@ -542,7 +553,7 @@ class Crew:
             self._ask_where_it_is(work, delay=RECHECK_SECONDS)
 
     def _attempt(self, work: DeviceWork) -> decide.Attempt:
-        return decide.Attempt(self._ledger.rollout.id, self._release.id, work.record.generation)
+        return decide.Attempt(self._ledger.rollout.id, self._job.id, work.record.generation)
 
     def _note_answer(self, work: DeviceWork, step: Step, answer: Answer) -> None:
         data: dict[str, Any] = {

@@ -21,6 +21,9 @@ D = DeviceState
 MAX_TRIES = 3
 """How often a step is repeated after trouble, before the device counts as lost or as failed."""
 
+RUN = "run the release"
+"""What devices do that came through, where nothing else is said."""
+
 EXIT_OK = 0
 EXIT_OTHER = 1
 EXIT_ROLLED_BACK = 3
@@ -145,10 +148,15 @@ def unreachable_before_switch(policy: str, message: str) -> Next:
     return Next(D.DEFERRED, message, failed=failed, unreachable=not failed)
 
 
-def after_stage(answer: Answer, policy: str) -> Next:
-    """A device has tried to fetch the release."""
+def after_stage(answer: Answer, policy: str, lacks: str = "") -> Next:
+    """A device has tried to fetch the release.
+
+    :param lacks: why its site's registry may lack the release: that is not the release's fault.
+    """
     if answer.trouble is None:
         return Next(D.STAGED)
+    if lacks and answer.code == "pull_failed":
+        return unreachable_before_switch(policy, f"{lacks}; {answer.message}")
     if answer.trouble is Trouble.UNREACHABLE:
         return unreachable_before_switch(policy, answer.message)
     if answer.code in _STAGE_NEVER:
@@ -185,12 +193,15 @@ def after_probe(assessments: Iterable[Assessment], tries: int) -> Next:
     return Next(D.CONFIRMING)
 
 
-def out_of_tries(state: DeviceState, answer: Answer) -> Next:
-    """A step after the switch could not be finished, in spite of repetition."""
+def out_of_tries(state: DeviceState, answer: Answer, *, guarded: bool = True) -> Next:
+    """A step after the switch could not be finished, in spite of repetition.
+
+    :param guarded: whether a guard on the device takes it back.
+    """
     unreachable = answer.trouble is Trouble.UNREACHABLE
     if unreachable:
-        reason = f"{answer.message}; its guard takes it back unless it was confirmed"
-        return Next(D.LOST, reason, failed=True)
+        guard = "; its guard takes it back unless it was confirmed" if guarded else ""
+        return Next(D.LOST, f"{answer.message}{guard}", failed=True)
     if state is D.ROLLING_BACK:
         return Next(D.ROLLBACK_FAILED, answer.message, failed=True)
     return Next(D.ROLLING_BACK, answer.message, failed=True)
@@ -292,18 +303,20 @@ def cannot_go_back(count: Tally) -> str | None:
     return f"could not go back, and is quarantined: {names}"
 
 
-def nothing_gained(count: Tally, wave: WaveRecord) -> str | None:
+def nothing_gained(count: Tally, wave: WaveRecord, done: str = RUN) -> str | None:
     """Why a settled wave proves nothing, whatever its budget: no device of it runs the release.
+
+    :param done: what devices do or are that came through.
 
     Not asked again where a person accepted its failures by resuming.
     """
     bad = count.failed or count.unreachable
     if count.good or not bad or wave.accepted_failed or wave.accepted_unreachable:
         return None
-    return f"none of {count.devices} devices runs the release"
+    return f"0 of {count.devices} devices {done}"
 
 
-def passed_reason(count: Tally, wave: WaveRecord) -> str:
+def passed_reason(count: Tally, wave: WaveRecord, done: str = RUN) -> str:
     """How a wave passed, in plain words."""
     rest = [
         f"{number} {what}"
@@ -320,7 +333,7 @@ def passed_reason(count: Tally, wave: WaveRecord) -> str:
         else "within budget"
     )
     within = f", {', '.join(rest)} ({how})" if rest else ""
-    return f"{count.good} of {count.devices} devices run the release{within}"
+    return f"{count.good} of {count.devices} devices {done}{within}"
 
 
 def is_taken_back(device: DeviceRecord, take_back: str | None, wave: int | None) -> bool:
@@ -338,11 +351,11 @@ def is_taken_back(device: DeviceRecord, take_back: str | None, wave: int | None)
     )
 
 
-def rollout_outcome(devices: Collection[DeviceRecord]) -> tuple[RolloutState, str]:
+def rollout_outcome(devices: Collection[DeviceRecord], done: str = RUN) -> tuple[RolloutState, str]:
     """How a rollout ends that came through all its waves."""
     deferred = [d for d in devices if d.state is D.DEFERRED]
     committed = sum(d.state in GOOD for d in devices)
-    text = f"{committed} of {len(devices)} devices run the release"
+    text = f"{committed} of {len(devices)} devices {done}"
     if deferred:
         names = ", ".join(d.device for d in deferred)
         return RolloutState.SUCCEEDED_WITH_DEFERRED, f"{text}; deferred: {names}"

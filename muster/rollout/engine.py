@@ -16,6 +16,7 @@ from muster.hooks.interface import Hooks
 from muster.release import Release
 from muster.rollout import decide
 from muster.rollout.crew import Crew
+from muster.rollout.jobs import job_of
 from muster.rollout.journal import Journal
 from muster.rollout.leases import Lease
 from muster.rollout.ledger import Ledger, Observer
@@ -26,6 +27,7 @@ from muster.rollout.turns import Group
 from muster.rollout.words import STOPPING
 from muster.rollout.work import DeviceFacts
 from muster.strategy import Strategy
+from muster.tasks import Task
 
 HEARTBEAT_SECONDS = 10.0
 POLL_SECONDS = 2.0
@@ -45,6 +47,7 @@ class Engine:
     """Drives one rollout to its end, or to where it waits for a person.
 
     :param snapshot: the rollout as the journal has it, new or unfinished.
+    :param release: what is rolled out, a release or a task.
     :param facts: what the inventory says of each device.
     :param hooks: executables that may stop the rollout before it and before each wave.
     :param wait_for_approval: stay until somebody approves, instead of ending the run.
@@ -54,7 +57,7 @@ class Engine:
     def __init__(
         self,
         snapshot: Snapshot,
-        release: Release,
+        release: Release | Task,
         strategy: Strategy,
         fleet: Fleet,
         journal: Journal,
@@ -67,7 +70,9 @@ class Engine:
         tick: float | None = None,
     ) -> None:
         self._ledger = Ledger(snapshot, journal, observers)
-        self._crew = Crew(self._ledger, release, strategy, fleet, facts or {})
+        job = job_of(release, strategy, snapshot.rollout)
+        self._crew = Crew(self._ledger, job, strategy, fleet, facts or {})
+        self._done = job.done
         self._rollout, self._waves = snapshot.rollout, snapshot.waves
         self._strategy, self._fleet = strategy, fleet
         self._journal, self._lease = journal, lease
@@ -100,6 +105,10 @@ class Engine:
             if self._is_over():
                 return self._rollout.state
             self._wait()
+
+    def say(self, text: str) -> None:
+        """Note what was done ahead of the rollout, in plain words."""
+        self._ledger.say(text)
 
     def stop(self, reason: str) -> None:
         """Start nothing new; pause when every device under way has come to rest."""
@@ -228,7 +237,8 @@ class Engine:
         if (delay := self._crew.start_late()) is not None:
             self._wake = delay if self._wake is None else min(delay, self._wake)
         if not waits and self._crew.at_rest() and self._crew.tally().is_settled:
-            self._ledger.move_rollout(*decide.rollout_outcome(self._ledger.devices.values()))
+            devices = self._ledger.devices.values()
+            self._ledger.move_rollout(*decide.rollout_outcome(devices, self._done))
 
     def _advance_wave(self, wave: WaveRecord) -> bool:
         """Do what a wave needs now; True when it has passed."""
@@ -248,7 +258,7 @@ class Engine:
             self._crew.last_progress = self._fleet.now()
         if wave.state is W.SOAKING and not self._soak(wave, group):
             return False
-        self._ledger.move_wave(wave, W.PASSED, decide.passed_reason(group.tally, wave))
+        self._ledger.move_wave(wave, W.PASSED, decide.passed_reason(group.tally, wave, self._done))
         return True
 
     def _may_begin(self, wave: WaveRecord, group: Group) -> bool:
@@ -323,7 +333,7 @@ class Engine:
         if reason is None:
             reason = decide.breach(tally, budget, wave)
         if reason is None and tally.is_settled:
-            reason = decide.nothing_gained(tally, wave)
+            reason = decide.nothing_gained(tally, wave, self._done)
         if reason is None and wave.state is W.UPDATING and self._made_no_progress(group):
             limit = format_duration(self._strategy.progress_deadline)
             reason = f"no device got a step further in {limit}"

@@ -17,6 +17,7 @@ from muster.errors import MusterError
 from muster.rollout import database
 from muster.rollout.records import RolloutRecord
 from muster.rollout.tables import LEASED_DEVICES, LEASES
+from muster.tasks import DEVICE
 
 LEASE_SECONDS = 30.0
 """How long a lease outlives its last heartbeat."""
@@ -94,18 +95,19 @@ class Leases:
         self, connection: sa.Connection, model: str, wanted: set[str], now: float
     ) -> set[str]:
         """Tokens of the leases over ``wanted`` devices that nobody keeps up any more."""
-        held = connection.execute(
-            sa.select(LEASES, LEASED_DEVICES.c.device)
-            .join(LEASED_DEVICES, LEASED_DEVICES.c.token == LEASES.c.token)
-            .where(LEASED_DEVICES.c.model == model)
+        query = sa.select(LEASES, LEASED_DEVICES.c.device, LEASED_DEVICES.c.model).join(
+            LEASED_DEVICES, LEASED_DEVICES.c.token == LEASES.c.token
         )
+        if model != DEVICE:  # what is done to a device as a whole excludes everything else there
+            query = query.where(LEASED_DEVICES.c.model.in_([model, DEVICE]))
+        held = connection.execute(query)
         tokens = set()
         for row in held:
             if row.device not in wanted:
                 continue
             if row.expires > now and not _is_dead_here(row):
                 raise LeaseHeldError(
-                    f"{model} on {row.device} is held by {row.owner} "
+                    f"{row.model} on {row.device} is held by {row.owner} "
                     f"(process {row.pid} on {row.host}) for rollout {row.rollout}; "
                     f"the lease runs for {row.expires - now:.0f} s more unless renewed"
                 )

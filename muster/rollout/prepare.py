@@ -12,6 +12,7 @@ from muster.rollout.journal import new_rollout_id
 from muster.rollout.machine import DeviceState
 from muster.rollout.records import DeviceRecord, RolloutRecord, Snapshot, WaveRecord
 from muster.strategy import Strategy
+from muster.tasks import Task, is_done, task_misfits
 
 D = DeviceState
 
@@ -20,7 +21,7 @@ REQUIRED = "required"
 
 
 def new_rollout(
-    release: Release,
+    release: Release | Task,
     strategy: Strategy,
     plan: Plan,
     inventory: str,
@@ -73,13 +74,14 @@ def new_rollout(
 
 
 def triage(
-    release: Release,
+    release: Release | Task,
     variants: Mapping[str, str],
     seen: Mapping[str, Mapping[str, Any] | str],
     strategy: Strategy,
     *,
     back: bool = False,
     quarantined: Mapping[str, str] | None = None,
+    done: Mapping[str, str] | None = None,
 ) -> dict[str, decide.Next]:
     """Devices that take no part in the waves, from what they said before the rollout.
 
@@ -87,6 +89,7 @@ def triage(
     :param seen: answer to ``inspect`` of each device, or why there was none.
     :param back: the release is gone back to.
     :param quarantined: why each device is left alone that could not go back in an earlier rollout.
+    :param done: why there is nothing to do on each device that is known to be right.
     """
     left_out = {}
     for name, variant in variants.items():
@@ -98,8 +101,15 @@ def triage(
             left_out[name] = decide.unreachable_before_switch(strategy.offline.policy, answer)
             continue
         attempt = decide.Attempt("", release.id, 0)
-        reasons = misfits(release, variant, answer, mode=strategy.switch, back=back)
+        if isinstance(release, Task):
+            reasons = task_misfits(release, answer)
+            right = (done or {}).get(name) or is_done(release, answer)
+        else:
+            reasons = misfits(release, variant, answer, mode=strategy.switch, back=back)
+            right = ""
         found = decide.preflight(attempt, answer, reasons)
+        if right and found.state is D.STAGING:
+            found = decide.Next(D.ALREADY_CURRENT, right)
         if found.state is not D.STAGING:
             left_out[name] = found
     return left_out

@@ -36,11 +36,13 @@ class DeviceFacts:
     :param registry: address of its registry (``host:port``), if it has its own.
     :param site: its ``site_*`` group.
     :param timezone: IANA name of its time zone; None: what the device says, else UTC.
+    :param lacks: why its site's registry may lack the release; empty if nothing speaks for that.
     """
 
     registry: str | None = None
     site: str | None = None
     timezone: str | None = None
+    lacks: str = ""
 
 
 @dataclass
@@ -55,6 +57,7 @@ class DeviceWork:
     :param must_extend: the guard needs more time before the next probe.
     :param was_confirmed: the device has this release as its last good one.
     :param soaked: its part of the wave's soak is over.
+    :param away_since: when it was first out of reach in its switch.
     :param last_trouble: what the device or the link said when a step last had no result.
     :param given_up: it is lost for good: another controller's now.
     :param watch_until: when a lost device is given up.
@@ -75,6 +78,7 @@ class DeviceWork:
     was_confirmed: bool = False
     soaked: bool = False
     rounds: int = 0
+    away_since: float | None = None
     last_trouble: str = ""
     given_up: bool = False
     watch_until: float | None = None

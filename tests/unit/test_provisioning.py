@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from muster import provisioning
 from muster.cli import run
 from muster.errors import MusterError
 from muster.inventory import Inventory, load_inventory
+from muster.paths import COLLECTION_ROOT
+from muster.provisioning import SITE_ROLES
 
 HOSTS = {
     "all": {
@@ -100,11 +103,11 @@ def test_invalid_input_ends_with_2(path: Path, capsys: pytest.CaptureFixture[str
 def test_all_wrong_variables_end_provisioning_before_it_begins(
     path: Path, pyinfra: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hosts = {"a1": {"ansible_become": "perhaps"}, "a2": {"base_watchdog": "soon"}}
+    hosts = {"a1": {"ansible_become": "perhaps"}, "a2": {"watchdog_runtime": "soon"}}
     path.write_text(yaml.safe_dump({"all": {"hosts": hosts}}), encoding="utf-8")
     assert run(["provision", "-i", str(path)]) == 2
     told = capsys.readouterr().err
-    for part in ("a1: ansible_become", "a2: base_watchdog", "a1, a2: muster_registry"):
+    for part in ("a1: ansible_become", "a2: watchdog_runtime", "a1, a2: muster_registry"):
         assert part in told
     assert pyinfra["commands"] == []
 
@@ -191,3 +194,10 @@ def test_when_pyinfra_breaks_off_its_log_is_told(path: Path, pyinfra: dict[str, 
     pyinfra["report"] = [well("a1"), well("a2")]
     with pytest.raises(MusterError, match="status 1"):
         provisioning.provision(inventory)
+
+
+def test_the_deploy_runs_every_role_in_order() -> None:
+    text = (COLLECTION_ROOT / "deploys" / "site.py").read_text(encoding="utf-8")
+    assert re.findall(r'^run\("(\w+)"\)$', text, re.MULTILINE) == list(SITE_ROLES)
+    packages = {path.parent.name for path in (COLLECTION_ROOT / "roles").glob("*/deploy.py")}
+    assert packages - {"model"} == set(SITE_ROLES)

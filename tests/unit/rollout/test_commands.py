@@ -40,7 +40,7 @@ class Desk:
         self.folder = folder
 
         @contextmanager
-        def connected(_devices: object) -> Iterator[Fleet]:
+        def connected(_devices: object, **_options: object) -> Iterator[Fleet]:
             yield self.fleet
 
         monkeypatch.setattr(controller, "connected_fleet", connected)

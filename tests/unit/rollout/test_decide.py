@@ -343,7 +343,7 @@ def test_a_wave_of_which_no_device_runs_the_release_proves_nothing(
     count: decide.Tally, accepted: bool, proves_nothing: bool
 ) -> None:
     reason = decide.nothing_gained(count, WaveRecord(0, "w", accepted_failed=int(accepted)))
-    assert reason == (f"none of {count.devices} devices runs the release" * proves_nothing or None)
+    assert reason == (f"0 of {count.devices} devices run the release" * proves_nothing or None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Filling the registries of sites ahead of rollouts, and clearing them."""
