@@ -11,8 +11,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from muster.gates.documents import Gate, HttpGate, ReadinessGate, SmokeInferenceGate
+from muster.gates.documents import (
+    Gate,
+    HttpGate,
+    MetricsGate,
+    ReadinessGate,
+    SmokeInferenceGate,
+)
 from muster.gates.inference import compare_answer, shorten
+from muster.gates.metrics import assess_metrics
 from muster.gates.probe import Measurements, Sample, check_names, read_samples
 from muster.gates.verdicts import Assessment, Figures, Verdict
 
@@ -27,6 +34,8 @@ def assess(measurements: Measurements, gate: Gate) -> Assessment:
     samples = read_samples(measurements, gate.name)
     if samples is None:
         return could_not_measure(gate, "the probe returned no measurement of it")
+    if isinstance(gate, MetricsGate):
+        return assess_metrics(samples, gate)
     if isinstance(gate, ReadinessGate):
         return _assess_readiness(samples, gate)
     return _assess_http(samples, gate)

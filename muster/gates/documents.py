@@ -189,5 +189,55 @@ class SmokeInferenceGate(_Gate):
     """Percentile (nearest rank) to which ``max_latency`` applies; 100 is the slowest sample."""
 
 
-Gate = Annotated[ReadinessGate | HttpGate | SmokeInferenceGate, Field(discriminator="type")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+QUERY_WORDS = ("device", "window")
+"""What a query may have after a ``$``; Prometheus itself has no such words."""
+
+
+def _known_words(query: str) -> str:
+    for word in re.findall(r"\$([A-Za-z_]\w*)", query):
+        if word not in QUERY_WORDS:
+            known = " or ".join(f"${known}" for known in QUERY_WORDS)
+            raise ValueError(f"expected only {known} after a $, got ${word}")
+    return query
+
+
+class PrometheusSource(Strict):
+    """What to ask a site's Prometheus."""
+
+    query: Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_known_words)]
+    """Instant query in PromQL. ``$device`` becomes the name of the device, ``$window`` the time for
+    which it was watched, such as ``60s``: the probe's, and 30 s at least."""
+    url: Url | None = None
+    """Where Prometheus answers; without it the device's variable ``muster_prometheus``."""
+
+
+class MetricsGate(Strict):
+    """Values that Prometheus has of the device are within limits, at the end of the window."""
+
+    name: GateName
+    """Unique within the release; names the gate in reports."""
+    type: Literal["metrics"]
+    prometheus: PrometheusSource
+    """Where the values come from. The controller asks, not the device."""
+    max_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Most that any value may be."""
+    min_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Least that any value may be."""
+    timeout: PositiveDuration = 10.0
+    """How long Prometheus may take; longer counts as not measured."""
+
+    @model_validator(mode="after")
+    def _has_limits(self) -> MetricsGate:
+        if self.max_value is None and self.min_value is None:
+            raise Problems([(("max_value",), "expected it, or min_value, or both, got none")])
+        if None not in (self.max_value, self.min_value) and self.min_value > self.max_value:  # type: ignore[operator]
+            text = f"expected at most max_value ({self.max_value:g}), got {self.min_value:g}"
+            raise Problems([(("min_value",), text)])
+        return self
+
+
+Gate = Annotated[
+    ReadinessGate | HttpGate | SmokeInferenceGate | MetricsGate, Field(discriminator="type")
+]
 """Any gate; ``type`` says which."""

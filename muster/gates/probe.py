@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from muster.gates.documents import Gate, InferenceCase, SmokeInferenceGate
+from muster.gates.documents import Gate, InferenceCase, MetricsGate, SmokeInferenceGate
 
 Check = dict[str, Any]
 """One entry of ``checks`` in the input of the device program's ``probe``."""
 
 Measurements = Mapping[str, Sequence[Mapping[str, Any]]]
 """``measurements`` of the answer: the samples of each check, by the check's name."""
+
+PROMETHEUS = "prometheus"
+"""``type`` of a check that the controller asks Prometheus, and never a device."""
 
 BODY_LIMIT = 64 * 1024
 """Bytes of a body that the device program returns."""
@@ -32,6 +35,12 @@ def checks(gate: Gate, port: int) -> list[Check]:
 
     :param port: port of the release's endpoint, for a gate that names none.
     """
+    if isinstance(gate, MetricsGate):
+        source = gate.prometheus
+        return [
+            {"name": gate.name, "type": PROMETHEUS, "path": "/api/v1/query", "url": source.url}
+            | {"query": source.query, "timeout": gate.timeout}
+        ]
     common = {"path": gate.path, "port": gate.port or port, "timeout": gate.timeout}
     names = check_names(gate)
     if isinstance(gate, SmokeInferenceGate):

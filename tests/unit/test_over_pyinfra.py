@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pyinfra.api.exceptions import ConnectError
 
+from muster.fleet import over_pyinfra
 from muster.fleet.interface import Order, Trouble, Verb
 from muster.fleet.over_pyinfra import PROGRAM, call_device
 
@@ -119,3 +120,29 @@ def test_what_a_device_says_can_be_written_and_shown() -> None:
 def test_an_error_that_is_no_object_is_no_answer() -> None:
     answer = call(StandInHost(json.dumps({"ok": False, "error": "no"})))
     assert (answer.trouble, answer.code) == (Trouble.REFUSED, "no_program")
+
+
+def test_what_prometheus_measures_is_added_and_no_business_of_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked(
+        check: dict[str, Any], device: str, window: float, variables: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {"at": window, "status": 200, "body": f"{device} {variables['muster_prometheus']}"}
+
+    monkeypatch.setattr(over_pyinfra, "ask", asked)
+    host = StandInHost('{"ok": true, "measurements": {"ready": []}}')
+    known = {"inventory_device": "cam-1", "muster_prometheus": "http://p"}
+    host.data.dict = lambda: known
+    checks = [
+        {"name": "ready", "type": "http", "path": "/", "timeout": 5.0},
+        {"name": "errors", "type": "prometheus", "query": "x", "timeout": 5.0},
+    ]
+    order = Order("d", Verb.PROBE, {"checks": checks, "duration": 60.0}, 5.0)
+    answer = call_device(host, order)  # type: ignore[arg-type]
+    ((_, arguments),) = host.commands
+    assert json.loads(arguments["_stdin"])["checks"] == checks[:1]
+    assert answer.document["measurements"] == {
+        "ready": [],
+        "errors": [{"at": 60.0, "status": 200, "body": "cam-1 http://p"}],
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def test_all_mistakes_of_all_devices_are_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "hosts.yml"
     files = {
         "hosts.yml": "all: {hosts: {n1: , n2: , n3: }}",
-        "group_vars/all.yml": "base_watchdog: soon",
+        "group_vars/all.yml": "watchdog_runtime: soon",
         "group_vars/hw_coral.yml": "docker_log_max_files: 0",
         "host_vars/n3.yml": "docker_log_max_files: many",
     }
@@ -46,27 +47,29 @@ def test_all_mistakes_of_all_devices_are_told_at_once(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     found = problems(
-        device("n1", "hw_coral", base_watchdog="soon", docker_log_max_files=0),
-        device("n2", "hw_coral", base_watchdog="soon", docker_log_max_files=0),
-        device("n3", "hw_coral", base_watchdog="soon", docker_log_max_files="many"),
+        device("n1", "hw_coral", watchdog_runtime="soon", docker_log_max_files=0),
+        device("n2", "hw_coral", watchdog_runtime="soon", docker_log_max_files=0),
+        device("n3", "hw_coral", watchdog_runtime="soon", docker_log_max_files="many"),
         path=path,
     )
     where = tmp_path / "group_vars"
     expected = "expected greater than or equal to 1, got the number 0"
     assert f"{where}/hw_coral.yml: devices n1, n2: docker_log_max_files: {expected}" in found
-    assert any(p.startswith(f"{where}/all.yml: devices n1, n2, n3: base_watchdog: ") for p in found)
+    assert any(
+        p.startswith(f"{where}/all.yml: devices n1, n2, n3: watchdog_runtime: ") for p in found
+    )
     assert any(p.startswith(f"{tmp_path}/host_vars/n3.yml: device n3: docker_log_") for p in found)
     assert len(found) == 3
 
 
 def test_an_inherited_default_is_blamed_on_its_file() -> None:
-    (problem,) = problems(device("n1", "hw_raspberry_pi", base_watchdog="x"))
+    (problem,) = problems(device("n1", "hw_raspberry_pi", watchdog_runtime="x"))
     assert problem.startswith(f"{COLLECTION_ROOT}/group_vars/hw_raspberry_pi.yml: device n1: ")
 
 
 def test_many_devices_are_counted() -> None:
-    (problem,) = problems(*(device(f"n{i}", base_watchdog=-1) for i in range(9)))
-    assert "devices n0, n1, n2, n3 and 5 more: base_watchdog: expected a duration" in problem
+    (problem,) = problems(*(device(f"n{i}", watchdog_runtime=-1) for i in range(9)))
+    assert "devices n0, n1, n2, n3 and 5 more: watchdog_runtime: expected a duration" in problem
 
 
 def test_a_required_variable_may_be_missing_while_the_roles_are_not_known() -> None:
@@ -91,8 +94,8 @@ def test_a_typing_error_in_a_name_is_found_but_names_of_others_are_left_alone() 
     ("variables", "part"),
     [
         ({"base_packages": ["Not A Name"]}, "base_packages"),
-        ({"base_time_servers": []}, "base_time_servers"),
-        ({"base_journald_storage": "disk"}, "'persistent', 'volatile' or 'auto'"),
+        ({"time_servers": []}, "time_servers"),
+        ({"storage_journal": "disk"}, "'persistent', 'volatile' or 'auto'"),
         ({"base_sysctl": {"a b": 1}}, "base_sysctl"),
         ({"docker_registry_mirrors": ["mirror"]}, "docker_registry_mirrors"),
         ({"docker_registry_cas": {"reg:5000": "/nowhere.pem"}}, "reg:5000: expected a PEM file"),
@@ -101,13 +104,20 @@ def test_a_typing_error_in_a_name_is_found_but_names_of_others_are_left_alone() 
         ({"docker_address_pools": [{"base": "10.0.0.0/8"}]}, "docker_address_pools: 0.size"),
         ({"docker_data_root": "data"}, "docker_data_root"),
         ({"muster_registry": "https://reg:5000"}, "muster_registry"),
-        ({"muster_device_runtime": "podman"}, "expected 'docker'"),
+        ({"muster_device_runtime": "rkt"}, "expected 'docker', 'podman' or 'containerd'"),
         ({"muster_device_release_public_key": __file__}, "minisign public key"),
     ],
 )
 def test_wrong_values(variables: dict[str, Any], part: str) -> None:
     (problem,) = problems(device("n1", **variables))
     assert part in problem
+
+
+def test_docker_is_told_to_use_cdi_unless_extra_settings_say_otherwise() -> None:
+    assert json.loads(daemon_json(DockerVariables(), cdi=True))["features"] == {"cdi": True}
+    variables = DockerVariables(docker_extra={"features": {"cdi": False, "buildkit": True}})
+    found = json.loads(daemon_json(variables, cdi=True))["features"]
+    assert found == {"cdi": False, "buildkit": True}
 
 
 def test_daemon_json_is_one_document_in_which_extra_settings_win() -> None:
@@ -134,9 +144,9 @@ class TestEveryRole:
     def test_variables_are_prefixed_and_described(self, role: str) -> None:
         model = role_model(role)
         assert issubclass(model, RoleVariables)
-        shared = {"muster_registry"}  # the engine reads it too
+        readers = Counter(name for each in role_names() for name in role_model(each).model_fields)
         for name, field in model.model_fields.items():
-            assert name.startswith(f"{role}_") or name in shared
+            assert name.startswith((f"{role}_", "muster_")) or readers[name] > 1
             assert field.description
 
     def test_defaults_are_valid(self, role: str) -> None:
