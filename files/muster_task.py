@@ -40,7 +40,7 @@ device = sys.modules.get("muster_device") or _load_device_program()
 ACTIONS = ("reboot", "firmware", "configure", "reset")
 RESTARTING = ("reboot", "firmware")
 TASK_ID = re.compile(r"(%s)-[0-9a-f]{12}" % "|".join(ACTIONS))
-USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")  # useradd allows less, a directory does not
 KEY_BLOB = re.compile(r"[A-Za-z0-9+/]{16,}={0,3}")
 REMEMBERED = 20  # ids of tasks that were done
 KEPT_AT_RESET = (".task",)
@@ -110,7 +110,7 @@ class Tasks:
             raise device.Failure("busy", "another muster-task is at work: try again later")
         try:
             state = State(self.folder)
-            self.mend(state)
+            self.mend(state)  # what follows saves it, or finds the same again
             yield state
         finally:
             lock.release()
@@ -120,7 +120,6 @@ class Tasks:
         restarted = state.boot != self.host.clock.boot()
         if state.phase == "switching" and state.task["action"] in RESTARTING and restarted:
             state.phase = "switched"
-            state.save()
 
     def models(self) -> list[Any]:
         """Models that ought to serve."""
@@ -430,9 +429,33 @@ def reset(host: Any) -> None:
         if name not in KEPT_AT_RESET:
             path = os.path.join(host.paths.state, name)
             shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
-    for path in SECRETS:
+    for path, units in SERVICES.items():
+        if os.path.exists(host.paths.at(path)):
+            for unit in units:
+                device.execute(["systemctl", "disable", "--now", unit], 90.0)
+                device.execute(["systemctl", "reset-failed", unit], 30.0)
+    for path in (*_registry_folders(host), *SECRETS):
         _remove(host.paths.at(path))
 
+
+def _registry_folders(host: Any) -> list[str]:
+    """What the registry of a site stores, where that is not its usual place."""
+    try:
+        storage = json.loads(device.read_text(host.paths.at(REGISTRY_SETTINGS)) or "{}")["storage"]
+        return [os.path.join(storage, name) for name in ("docker", "muster")]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+REGISTRY_SETTINGS = "/etc/muster/registry.json"
+
+SERVICES = {
+    "/etc/muster/registry": ("muster-registry-work.service", "muster-registry.service"),
+    "/etc/mosquitto/muster": ("mosquitto.service",),
+    "/etc/prometheus/node-exporter-web.yml": ("prometheus-node-exporter.service",),
+    "/etc/prometheus/web.yml": ("prometheus.service", "prometheus-alertmanager.service"),
+}
+"""What would go on with secrets that it has read, and fail at the next start without them."""
 
 SECRETS = (
     "/etc/muster/release.pub",
@@ -441,8 +464,10 @@ SECRETS = (
     "/etc/containers/certs.d",
     "/etc/containerd/certs.d",
     "/etc/mosquitto/muster",
+    "/etc/prometheus/node-exporter-web.yml",
     "/etc/prometheus/secrets",
     "/etc/prometheus/tls",
+    "/etc/prometheus/web.yml",
     "/etc/wireguard",
     "/root/.docker/config.json",
     "/var/lib/muster-registry",
@@ -467,13 +492,22 @@ def revoke(host: Any, user: str, keys: Sequence[str]) -> None:
     except FileNotFoundError:
         return
     kept = "".join(line for line in lines if not set(line.split()) & set(keys))
-    device.write_file(path, kept.encode("utf-8", "surrogateescape"))
-    os.chown(path, found.st_uid, found.st_gid)
-    os.chmod(path, found.st_mode & 0o7777)
+    temporary = path + ".new"  # with its owner before it is in place: sshd must be able to read it
+    with open(temporary, "wb") as file:
+        os.fchown(file.fileno(), found.st_uid, found.st_gid)
+        os.fchmod(file.fileno(), found.st_mode & 0o7777)
+        file.write(kept.encode("utf-8", "surrogateescape"))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    device.sync_folder(os.path.dirname(path))
 
 
 def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
+    if os.path.ismount(path):  # a disk of its own: it stays where it is, and empty
+        for name in os.listdir(path):
+            _remove(os.path.join(path, name))
+    elif os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     else:
         with contextlib.suppress(FileNotFoundError):

@@ -116,6 +116,11 @@ def load_inventory(
     everything = tuple(reader.devices())
     if reader.problems:
         raise InputError(reader.problems)
+    # A pattern could mean either; and a device called all hides all others.
+    if both := sorted({d.name for d in everything} & {"all", "ungrouped", *groups.names}):
+        raise InputError(
+            [f"{path}: {name}: expected another name, a group is called so" for name in both]
+        )
     inventory = Inventory(path, everything, everything, groups.names)
     if limit is None:
         return inventory

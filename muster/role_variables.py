@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def variable_problems(
             if may_miss and text == _MISSING:
                 continue
             file = origin(subject.inventory, subject.name, subject.groups, variable)
-            found.setdefault((file, f"{variable}: {text}"), {})[subject.name] = None
+            found.setdefault((file, f"{variable}: {_told(text)}"), {})[subject.name] = None
     return [f"{file}: {_devices([*names])}: {text}" for (file, text), names in found.items()]
 
 
@@ -107,12 +108,68 @@ def _problems(
                     continue
                 name = str(details["loc"][0]) if details["loc"] else model.__name__
                 yield name, _explain(details)
-    prefixes = tuple({f"{name.split('_')[0]}_" for name in known})
     for name in variables:
-        if name.startswith(prefixes) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
-            if close:
-                yield name, f"expected no such variable, did you mean {close[0]}?"
+        if name not in known and (meant := _meant(name, known)) is not None:
+            yield name, f"expected no such variable, did you mean {meant}?"
+
+
+def _meant(name: str, known: Collection[str]) -> str | None:
+    """The variable of a role that an unknown name is a typing error of; None: somebody's own."""
+    for each in known:
+        if _letters(name) == _letters(each):  # FIREWALL_ENABLED, firewall-enabled, firewallenabled
+            return each
+    head, underscore, tail = name.partition("_")
+    heads = {each.partition("_")[0] for each in known}
+    if head in heads:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        return close[0] if close else None
+    if not underscore:
+        return None
+    # The prefix itself is mistyped. Many names begin alike, so the rest has to be right.
+    meant = sorted(each for each in heads if _is_slip(head, each) and f"{each}_{tail}" in known)
+    return f"{meant[0]}_{tail}" if meant else None
+
+
+def _letters(name: str) -> str:
+    return name.replace("_", "").replace("-", "").casefold()
+
+
+_SHORT = 4
+"""Prefixes with fewer letters: another one in their place is a word of its own (cpu, gpu)."""
+
+
+def _is_slip(written: str, meant: str) -> bool:
+    """Whether two prefixes differ by one slip of the fingers: a letter that is missing, too much,
+    another one, or two in each other's place. Digits are no slips: ``docker2`` is somebody's own.
+    """
+    if not written.isalpha():
+        return False
+    longer, shorter = sorted((written.lower(), meant), key=len, reverse=True)
+    if len(longer) == len(shorter):
+        wrong = [place for place in range(len(longer)) if longer[place] != shorter[place]]
+        if len(wrong) == 1:
+            return len(meant) >= _SHORT
+        first, *rest = wrong or [0]
+        swapped = shorter[first : first + 2][::-1] == longer[first : first + 2]
+        return not wrong or (rest == [first + 1] and swapped)
+    if len(longer) != len(shorter) + 1 or len(meant) < _SHORT:
+        return False
+    return any(longer[:place] + longer[place + 1 :] == shorter for place in range(len(longer)))
+
+
+_PEM = re.compile(r"-----BEGIN .*", re.DOTALL)
+_LONGEST = 500
+
+
+def _told(text: str) -> str:
+    """A problem as one line for a terminal or a log.
+
+    Who writes a private key where its file was to be named does not want to read it there.
+    """
+    text = _PEM.sub("the text of a PEM file", text)
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}..."
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _explain(details: ErrorDetails) -> str:

@@ -45,7 +45,7 @@ def catch_up(
     """
     inventory = load_inventory(inventory_path, limit)
     with open_journal(journal_url) as journal:
-        name = model or only_model(journal)
+        name = only_model(journal, model)
         behind = set(controller.left_behind(journal, name))
         behind &= {device.name for device in inventory.devices}
         away: set[str] = set()

@@ -121,11 +121,16 @@ def _end(
     if journal.lease_owner(record.id) is not None:
         _ask(journal, record, kind, reason, driving.as_json)
         return 0
+    from muster.commands.retire import forget, is_retirement  # which needs more than this module
+
     inventory = controller.load_devices(record)
     journal.ask(record.id, kind, reason)
     try:
         with controller.connected_fleet(inventory.devices) as fleet:
-            return driving.run(journal, journal.load(record.id), fleet, inventory)
+            code = driving.run(journal, journal.load(record.id), fleet, inventory)
+            if is_retirement(controller.work_of(record)):
+                forget(journal.load(record.id).rollout, journal, fleet, inventory)
+            return code
     except InputError:  # nothing was touched: a later resume must not end it
         for request in journal.requests(record.id):
             if request.kind is kind:

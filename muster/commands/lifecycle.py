@@ -166,20 +166,27 @@ def run_task(
     include_quarantined: bool,
     yes: bool,
     driving: Driving,
-    on_end: Callable[[RolloutRecord, Journal], None] = lambda _record, _journal: None,
+    some_are_gone: bool = False,
+    on_end: Callable[[RolloutRecord, Journal, Fleet], None] = lambda *_: None,
 ) -> int:
     """Plan a task, show it, and drive it to its end.
 
     :param question: what a person is asked before it begins, with the number of devices behind it.
-    :param on_end: gets what was driven, with its journal.
+    :param some_are_gone: whether devices may be out of reach, however many.
+    :param on_end: gets what was driven, with its journal and fleet.
     :returns: the exit code.
     """
     inventory, strategy = load_inventory(inventory_path, pattern), _strategy(strategy_path)
+    if some_are_gone:
+        budget = strategy.failure_budget.model_copy(update={"max_unreachable": "100%"})
+        strategy = strategy.model_copy(update={"failure_budget": budget})
     done = _unchanged(inventory, pattern) if task.action == CONFIGURE else {}
     with (
         open_journal(journal_url) as journal,
         controller.connected_fleet(inventory.devices) as ssh,
     ):
+        if task.action == RESET:
+            controller.check_in_no_rollout(journal, inventory)
         fleet = fleet_of(task, ssh, inventory)
         left_alone = {} if include_quarantined else controller.quarantine(journal, DEVICE)
         prepared = prepare_shown(
@@ -195,7 +202,7 @@ def run_task(
             told = counted(prepared.planned, "device")
             ask(yes or driving.as_json, f"{question} {told}?")
         code = driving.run(journal, snapshot, fleet, inventory)
-        on_end(snapshot.rollout, journal)
+        on_end(journal.load(snapshot.rollout.id).rollout, journal, fleet)
         return code
 
 

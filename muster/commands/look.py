@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from muster.display import describe, make_console, plain_table, styled
 from muster.errors import InputError
 from muster.fleet.interface import Fleet
 from muster.inventory import Device, Inventory, load_inventory
-from muster.release import MODEL_NAME
 from muster.rollout import controller, report
 from muster.rollout.journal import Journal, open_journal
 from muster.rollout.machine import FINAL_ROLLOUT
@@ -63,9 +61,7 @@ def status(
         open_journal(journal_url) as journal,
         controller.connected_fleet(inventory.devices, remember=False) as fleet,
     ):
-        name = model or only_model(journal)
-        if re.fullmatch(MODEL_NAME, name) is None:
-            raise InputError(f"--model {name!r}: expected the name of a model, such as digits")
+        name = only_model(journal, model)
         console = make_console()
         found = _look(journal, fleet, inventory, name)
         if watch is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import click
 from muster.commands.lifecycle import run_task, task_options
 from muster.enrolment.hostkeys import host_entry, unpin
 from muster.enrolment.inventory_file import InventoryFile, replace_file
-from muster.errors import InputError
+from muster.errors import InputError, MusterError
+from muster.fleet.interface import Fleet, Order, Trouble, Verb
 from muster.inventory import Device, Inventory, load_inventory, pyinfra_data
 from muster.provisioning import provision
+from muster.role_variables import role_model
+from muster.rollout.controller import INSPECT_SECONDS
 from muster.rollout.journal import Journal
-from muster.rollout.machine import DeviceState
+from muster.rollout.machine import FINAL_ROLLOUT, DeviceState
 from muster.rollout.records import RolloutRecord
 from muster.tasks import RESET, Task
 
@@ -52,24 +56,61 @@ def retire(pattern: str, public_key: Path | None, gone: bool, **options: Any) ->
         keys=keys_of(inventory.devices, public_key),
     )
 
-    def forget(record: RolloutRecord, journal: Journal) -> None:
-        states = {d.device: d.state for d in journal.load(record.id).devices}
-        names = retired(states, gone=gone)
-        if names:
-            remove(inventory, names)
-            _refresh_monitoring(path)
-            click.echo(f"out of {path}: {', '.join(names)}", err=True)
+    def end(record: RolloutRecord, journal: Journal, fleet: Fleet) -> None:
+        forget(record, journal, fleet, inventory, gone=gone)
 
-    return run_task(task, pattern, "Remove for good", on_end=forget, **options)
+    return run_task(task, pattern, "Remove for good", on_end=end, some_are_gone=gone, **options)
 
 
-def retired(states: dict[str, DeviceState], *, gone: bool) -> list[str]:
-    """Devices that leave the inventory.
+def is_retirement(work: object) -> bool:
+    """Whether a task takes devices out of service for good, and not only back to how they came."""
+    return isinstance(work, Task) and work.action == RESET and bool(work.options.get("keys"))
 
-    :param gone: also those that were out of reach.
+
+def forget(
+    record: RolloutRecord,
+    journal: Journal,
+    fleet: Fleet,
+    inventory: Inventory,
+    *,
+    gone: bool = False,
+) -> None:
+    """Take the devices out of the inventory that a retirement is done with.
+
+    As long as it is not over they stay: to go on with it, a controller must know all of them.
+
+    :param gone: also those that are out of reach.
     """
-    over = {DeviceState.COMMITTED} | (_GONE if gone else set())
-    return sorted(name for name, state in states.items() if state in over)
+    states = {d.device: d.state for d in journal.load(record.id).devices}
+    if record.state not in FINAL_ROLLOUT:
+        click.echo(f"{inventory.path}: nothing goes from it before this is over", err=True)
+        return
+    names = {name for name, state in states.items() if state is DeviceState.COMMITTED}
+    if gone:
+        names |= out_of_reach(fleet, [name for name, state in states.items() if state in _GONE])
+    removed = remove(inventory, sorted(names))
+    if removed:
+        click.echo(f"out of {inventory.path}: {', '.join(removed)}", err=True)
+        _refresh_monitoring(inventory.path)
+
+
+def out_of_reach(fleet: Fleet, names: Collection[str]) -> set[str]:
+    """Those of some devices that can't be reached.
+
+    One may also have been left for later because it is in the middle of something, or refuses.
+    """
+    for name in names:
+        fleet.submit(Order(name, Verb.INSPECT, {"model": None}, INSPECT_SECONDS))
+    silent = set()
+    for _ in names:
+        answer = fleet.next_answer(None)
+        if answer is None:
+            break
+        if answer.trouble is Trouble.UNREACHABLE:
+            silent.add(answer.device)
+        else:
+            click.echo(f"{answer.device}: is not gone, it answers: it stays", err=True)
+    return silent
 
 
 def check_removable(file: InventoryFile, names: Iterable[str]) -> None:
@@ -114,14 +155,23 @@ def keys_of(devices: Sequence[Device], public_key: Path | None) -> list[str]:
     return keys
 
 
-def remove(inventory: Inventory, names: Sequence[str]) -> None:
-    """Take devices out of their inventory, with their variables and pinned keys."""
+def remove(inventory: Inventory, names: Sequence[str]) -> list[str]:
+    """Take devices out of their inventory, with their variables and pinned keys.
+
+    :returns: those that were in it.
+    """
     file = InventoryFile(inventory.path)
-    for name in names:
-        file.remove(name)
-        for suffix in (".yml", ".yaml"):
-            (file.folder / "host_vars" / f"{name}{suffix}").unlink(missing_ok=True)
+    names = [name for name in names if file.remove(name)]
     file.save()
+    for name in names:
+        if "/" in name:  # the name of no file
+            continue
+        for suffix in ("", ".yml", ".yaml", ".json"):
+            variables = file.folder / "host_vars" / f"{name}{suffix}"
+            if variables.is_dir() and not variables.is_symlink():
+                shutil.rmtree(variables)
+            else:
+                variables.unlink(missing_ok=True)
     for device in inventory.devices:
         known = pyinfra_data(device).get("ssh_known_hosts_file")
         if device.name not in names or not known or not Path(known).is_file():
@@ -131,14 +181,20 @@ def remove(inventory: Inventory, names: Sequence[str]) -> None:
         after = unpin(before, entries)
         if after != before:
             replace_file(Path(known), after, Path(known).stat().st_mode & 0o777)
+    return names
 
 
 def _refresh_monitoring(path: Path) -> None:
     """Have the sites' monitoring look no more for what has gone."""
-    left = load_inventory(path, may_be_empty=True)
-    for device in left.devices:
-        if device.variables.get("prometheus_enabled"):
-            for result in provision(left.only(device.name), device.name):
-                if result.failed:
-                    told = f"{device.name}: still looks for retired devices: {result.error}"
-                    click.echo(f"{told}; run: muster provision -l {device.name}", err=True)
+    monitors = role_model("prometheus")
+    for device in load_inventory(path, may_be_empty=True).devices:
+        if not monitors.chosen(device.variables):  # type: ignore[attr-defined]
+            continue
+        left = load_inventory(path, device.name)
+        try:
+            problem = "; ".join(result.error for result in provision(left, device.name))
+        except MusterError as error:
+            problem = str(error)
+        if problem:
+            told = f"{device.name}: still looks for retired devices: {problem}"
+            click.echo(f"{told}; run: muster provision -l {device.name}", err=True)

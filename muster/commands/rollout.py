@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from muster.commands.options import (
 )
 from muster.display import make_console, plain_table, styled
 from muster.documents import load_document
-from muster.errors import MusterError
+from muster.errors import InputError, MusterError
 from muster.fleet.interface import Fleet
 from muster.inventory import Inventory, load_inventory
-from muster.release import Release
+from muster.release import MODEL_NAME, Release
 from muster.rollout import controller
 from muster.rollout.controller import Prepared
 from muster.rollout.journal import Journal, open_journal
@@ -144,13 +145,18 @@ def resume(rollout_id: str | None, journal_url: str | None, driving: Driving) ->
     Without ROLLOUT the newest unfinished one. Resuming after a pause accepts the failures so far.
     """
     from muster.commands.lifecycle import fleet_of  # which needs this module
+    from muster.commands.retire import forget, is_retirement
 
     with open_journal(journal_url) as journal:
         record = controller.unfinished(journal, rollout_id)
         inventory = controller.load_devices(record)
         with controller.connected_fleet(inventory.devices) as ssh:
-            fleet = fleet_of(controller.work_of(record), ssh, inventory)
-            return driving.run(journal, journal.load(record.id), fleet, inventory)
+            work = controller.work_of(record)
+            fleet = fleet_of(work, ssh, inventory)
+            code = driving.run(journal, journal.load(record.id), fleet, inventory)
+            if is_retirement(work):
+                forget(journal.load(record.id).rollout, journal, fleet, inventory)
+            return code
 
 
 @click.command()
@@ -182,7 +188,7 @@ def rollback(
         open_journal(journal_url) as journal,
         controller.connected_fleet(inventory.devices) as fleet,
     ):
-        name = model or only_model(journal)
+        name = only_model(journal, model)
         seen = controller.survey(fleet, [d.name for d in inventory.devices], name)
         release, signature = controller.rollback_target(journal, name, seen, to)
         prepared = prepare_shown(
@@ -203,11 +209,16 @@ def rollback(
         return driving.run(journal, snapshot, fleet, inventory)
 
 
-def only_model(journal: Journal) -> str:
-    """The one model that the journal knows.
+def only_model(journal: Journal, given: str | None = None) -> str:
+    """The model that a person gave, else the one that the journal knows.
 
-    :raises MusterError: it knows none, or several.
+    :raises InputError: what was given is the name of no model.
+    :raises MusterError: the journal knows none, or several.
     """
+    if given is not None:
+        if re.fullmatch(MODEL_NAME, given) is None:
+            raise InputError(f"--model {given!r}: expected the name of a model, such as digits")
+        return given
     models = sorted({record.model for record in journal.rollouts(limit=1000)} - {DEVICE})
     if len(models) != 1:
         known = ", ".join(models) or "none yet"

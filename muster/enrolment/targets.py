@@ -19,6 +19,7 @@ MOST = 1024
 """Devices that one run may be about: a larger range is a typing error."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_NAME_OF_GROUP = re.compile(r"all|ungrouped|(site|hw)_.*")
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _GROUP = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\$?")
@@ -71,6 +72,11 @@ def read_targets(words: Sequence[str]) -> tuple[Target, ...]:
         except InputError as error:
             problems += error.problems
     problems += _conflicts(found)
+    problems += [
+        f"{name}: expected the name of a device, groups are called so"
+        for name in dict.fromkeys(target.name or target.host for target in found)
+        if _NAME_OF_GROUP.fullmatch(name)
+    ]
     if problems:
         raise InputError(problems)
     unique = tuple(dict.fromkeys(found))
@@ -94,7 +100,10 @@ def read_csv(path: Path) -> list[Target]:
         raise InputError(
             f"{path}: expected a line with columns ({', '.join(COLUMNS)}), got nothing"
         )
-    rows = list(csv.reader((line for _, line in kept), skipinitialspace=True))
+    try:
+        rows = list(csv.reader((line for _, line in kept), skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: expected a CSV file ({error})") from None
     if len(rows) != len(kept):
         raise InputError(f"{path}: expected one device on each line, got a text over several lines")
     header = [cell.strip() for cell in rows[0]]
@@ -203,10 +212,15 @@ def _read_word(word: str) -> Iterator[Target]:
         yield Target(each, name or None, port, user or None, searched=searched)
 
 
+_DIGITS = 18
+
+
 def _hosts(word: str, host: str) -> Iterator[tuple[str, bool]]:
     """The hosts that a word stands for, and whether each of them is only searched for."""
     if match := _NAMES.fullmatch(host):
         first, last = match["first"], match["last"]
+        if max(len(first), len(last)) > _DIGITS:
+            raise InputError(f"{word}: expected a range of numbers with at most {_DIGITS} digits")
         numbers = _span(word, int(first), int(last))
         yield from (
             (f"{match['head']}{number:0{len(first)}}{match['tail']}", False) for number in numbers
@@ -267,7 +281,7 @@ def _split_port(text: str) -> tuple[str, int | None]:
 
 
 def _port(text: str) -> int | None:
-    return int(text) if text.isdecimal() and 0 < int(text) < 65536 else None
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) and 0 < int(text) < 65536 else None
 
 
 def _is_host(text: str) -> bool:

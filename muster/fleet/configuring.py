@@ -47,6 +47,8 @@ class ConfiguringFleet:
                 problem = self._provision(order.device)
             except (MusterError, OSError) as error:
                 problem = str(error)
+            except Exception as error:  # no answer would mean to wait for ever
+                problem = f"{type(error).__name__}: {error}"
         if not problem:
             self._fleet.submit(order)
             return

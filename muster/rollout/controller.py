@@ -331,6 +331,26 @@ def unfinished(journal: Journal, rollout_id: str | None) -> RolloutRecord:
     raise MusterError("no rollout is unfinished; see `muster history`")
 
 
+def check_in_no_rollout(journal: Journal, inventory: Inventory) -> None:
+    """Find out that no rollout of a model still counts on what these devices hold.
+
+    :raises InputError: an unfinished one has some of them, which could then not be resumed.
+    """
+    problems = []
+    for rollout in journal.rollouts(limit=1000):
+        if rollout.model == DEVICE or rollout.state in FINAL_ROLLOUT:
+            continue
+        members = {record.device for record in journal.load(rollout.id).devices}
+        if names := sorted(members & set(inventory.names)):
+            told = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+            problems.append(
+                f"{inventory.path}: {told}: rollout {rollout.id} of {rollout.model} is not over:"
+                f" first `muster resume {rollout.id}` or `muster abort {rollout.id}`"
+            )
+    if problems:
+        raise InputError(problems)
+
+
 def rollback_target(
     journal: Journal, model: str, seen: Survey, to: str | None
 ) -> tuple[Release, str | None]:

@@ -364,3 +364,13 @@ def _encrypted(value: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("name", ["all", "ungrouped", "hw_cpu"])
+def test_a_device_with_the_name_of_a_group_is_refused(tmp_path: Path, name: str) -> None:
+    # `muster reset hw_cpu` would have two meanings, and a host called all hides the others
+    file = tmp_path / "hosts.yml"
+    hosts = f"{name}: {{ansible_host: 127.0.0.1}}, b: {{ansible_host: 127.0.0.1}}"
+    file.write_text(f"all: {{children: {{hw_cpu: {{hosts: {{{hosts}}}}}}}}}")
+    with pytest.raises(InputError, match=f"{name}: expected another name, a group is called so"):
+        load_inventory(file)

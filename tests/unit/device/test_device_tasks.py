@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -267,6 +268,111 @@ def test_a_key_is_revoked_last_and_alone(
     assert file.read_text() == f"# people\nssh-ed25519 {other} somebody\n"
     assert file.stat().st_mode & 0o777 == 0o600
     doing.ok("confirm")
+
+
+def test_a_power_cut_while_a_key_is_revoked_locks_nobody_else_out(
+    dev: Device, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program.pwd, "getpwnam", lambda name: SimpleNamespace(pw_dir="/home/ops"))
+    file = dev.root / "home/ops/.ssh/authorized_keys"
+    file.parent.mkdir(parents=True)
+    file.write_text(before := f"ssh-ed25519 {'A' * 40} ops\nssh-ed25519 {'B' * 40} somebody\n")
+    file.chmod(0o640)
+
+    def cut(*_arguments: object) -> None:
+        raise OSError("the power goes")
+
+    for step in ("chown", "fchown", "chmod", "fchmod"):
+        with monkeypatch.context() as context:
+            context.setattr(program.os, step, cut)
+            with suppress(OSError):
+                program.revoke(dev.host, "ops", ["A" * 40])
+        assert file.stat().st_mode & 0o777 == 0o640, step
+        assert "somebody" in file.read_text()
+        file.write_text(before)
+
+
+@pytest.mark.parametrize("user", ["first.last", "Ops", "ops@example.org"])
+def test_users_of_a_directory_can_be_retired(dev: Device, commands: Commands, user: str) -> None:
+    doing = Doing(dev, "reset")
+    doing.task = Task.new("reset", users=[user], keys=["A" * 40])
+    doing.orders = TaskOrders("r1", doing.task, STRATEGY)
+    assert doing.where["phase"] == "idle"
+
+
+@pytest.mark.parametrize("user", ["", "../root", "a:b", "a b", "-x", "a\n", "ä", "x" * 65])
+def test_what_is_no_user_is_refused(dev: Device, commands: Commands, user: str) -> None:
+    doing = Doing(dev, "reset")
+    doing.task = Task.new("reset", users=[user], keys=["A" * 40])
+    doing.orders = TaskOrders("r1", doing.task, STRATEGY)
+    assert doing.code("inspect") == "bad_input"
+
+
+def test_asking_changes_nothing(dev: Device, old: Release, commands: Commands) -> None:
+    # an inspection holds no lock: what it wrote could undo what another program writes meanwhile
+    doing = Doing(dev, "reboot")
+    doing.ok("switch")
+    doing.restart()
+    state = dev.root / "var/lib/muster/.task/state.json"
+    before = state.read_text()
+    assert doing.where["phase"] == "switched"
+    assert state.read_text() == before
+
+
+def test_a_reset_empties_what_is_a_disk_of_its_own(
+    dev: Device, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = dev.root / "var/lib/muster-registry"
+    (disk / "docker/blobs").mkdir(parents=True)
+    (disk / "docker/blobs/x").write_text("image")
+    monkeypatch.setattr(program.os.path, "ismount", lambda path: Path(path) == disk)
+    Doing(dev, "reset").ok("switch")
+    assert disk.is_dir()
+    assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["etc/prometheus/web.yml", "etc/prometheus/node-exporter-web.yml"])
+def test_passwords_of_the_monitoring_go_with_a_reset(
+    dev: Device, commands: Commands, path: str
+) -> None:
+    file = dev.root / path
+    file.parent.mkdir(parents=True)
+    file.write_text("basic_auth_users: {site: $2b$...}")
+    Doing(dev, "reset").ok("switch")
+    assert not file.exists()
+
+
+def test_a_reset_ends_the_registry_of_the_site_wherever_its_disk_is(
+    dev: Device, commands: Commands
+) -> None:
+    settings = {"storage": "/data/images", "upstream": "up:443"}
+    for path, text in {
+        "etc/muster/registry.json": json.dumps(settings),
+        "etc/muster/registry/server.key": "key",
+        "data/images/docker/registry/v2/blobs/x": "image",
+        "data/images/muster/job.json": "{}",
+        "data/images/of-somebody-else": "x",
+    }.items():
+        (dev.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (dev.root / path).write_text(text)
+    Doing(dev, "reset").ok("switch")
+    told = commands.file.read_text()
+    # first the one that copies: it would write what was just removed
+    assert "disable --now muster-registry-work.service" in told
+    assert "disable --now muster-registry.service" in told
+    assert "mosquitto" not in told  # it is no hub
+    assert [path.name for path in (dev.root / "data/images").iterdir()] == ["of-somebody-else"]
+    assert not (dev.root / "etc/muster/registry").exists()
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[]", '{"storage": 5}', '{"storage": null}', "5"])
+def test_settings_of_a_registry_that_make_no_sense_stop_no_reset(
+    dev: Device, commands: Commands, text: str
+) -> None:
+    file = dev.root / "etc/muster/registry.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    Doing(dev, "reset").ok("switch")
 
 
 def test_a_reset_can_not_be_taken_back(dev: Device, old: Release, commands: Commands) -> None:

@@ -62,6 +62,42 @@ def test_typing_errors(word: str, expected: str) -> None:
     assert expected in "\n".join(problems(word))
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("box:" + "9" * 5000, "expected a port"),
+        ("cam-[1:" + "9" * 5000 + "]", "at most 18 digits"),
+        ("box:\u0662\u0662", "expected a port"),
+    ],
+)
+def test_numbers_that_are_none_or_endless(word: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        read_targets([word])
+
+
+@pytest.mark.parametrize("name", ["all", "ungrouped", "site_yard", "hw_cpu"])
+def test_a_device_is_not_called_like_a_group(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text(f"host,name\n10.0.0.1,{name}\n")
+    for word in (f"{name}=10.0.0.1", str(file)):
+        with pytest.raises(InputError, match=f"{name}: expected the name of a device"):
+            read_targets([word])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("host\n" + "a" * 200_000, "expected a CSV file"),
+        ("host,port\n10.0.0.1," + "9" * 5000, "port: expected 1 to 65535"),
+    ],
+)
+def test_a_file_with_endless_cells(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text(text)
+    with pytest.raises(InputError, match=expected):
+        read_targets([str(file)])
+
+
 def test_every_mistake_is_told_at_once() -> None:
     assert len(problems("10.0.0.300", "10.0.0.2-1", "ok")) == 2
 

@@ -91,6 +91,52 @@ def test_a_typing_error_in_a_name_is_found_but_names_of_others_are_left_alone() 
 
 
 @pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("firewal_enabled", "firewall_enabled"),
+        ("firewalll_enabled", "firewall_enabled"),
+        ("fierwall_enabled", "firewall_enabled"),
+        ("hardning_enabled", "hardening_enabled"),
+        ("update_hold", "updates_hold"),
+        ("hbu_enabled", "hub_enabled"),
+        ("muter_registry", "muster_registry"),
+        ("Firewall_enabled", "firewall_enabled"),
+        ("firewall-enabled", "firewall_enabled"),
+        ("firewallenabled", "firewall_enabled"),
+        ("firewall_enable", "firewall_enabled"),
+    ],
+)
+def test_a_slip_in_the_prefix_of_a_name_is_found(written: str, meant: str) -> None:
+    assert problems(device("n1", **{written: True})) == [
+        f"{SOMEWHERE}: device n1: {written}: expected no such variable, did you mean {meant}?"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "site_domain",
+        "ssh_pinning",
+        "gpu_smoke_test",  # cpu_smoke_test is ours
+        "docker2_data_root",
+        "timer_interval",
+        "database_packages",
+        "tube_enabled",
+        "sub_keepalive",
+        "hardened_enabled",
+        "packages",
+        "key",
+        "enabled",
+        "\u00fcn\u00efcode_enabled",
+        "_",
+        "",
+    ],
+)
+def test_a_name_of_somebodys_own_is_no_typing_error(name: str) -> None:
+    assert problems(device("n1", **{name: True})) == []
+
+
+@pytest.mark.parametrize(
     ("variables", "part"),
     [
         ({"base_packages": ["Not A Name"]}, "base_packages"),
@@ -111,6 +157,20 @@ def test_a_typing_error_in_a_name_is_found_but_names_of_others_are_left_alone() 
 def test_wrong_values(variables: dict[str, Any], part: str) -> None:
     (problem,) = problems(device("n1", **variables))
     assert part in problem
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 100_000, "a\nb", "\x1b[2J", "\u202e", "-----BEGIN PRIVATE KEY-----\nMC4CAQ\n"]
+)
+@pytest.mark.parametrize("name", ["registry_key", "muster_registry_client_key", "time_nts_ca"])
+def test_a_wrong_value_is_told_in_one_short_line_and_no_secret(name: str, value: str) -> None:
+    on = {"registry_enabled": True, "muster_upstream_registry": "up:443"}
+    told = [each for each in problems(device("n1", **on, **{name: value})) if f": {name}" in each]
+    assert told
+    for each in told:
+        assert each.isprintable()
+        assert len(each) < 700
+        assert "MC4CAQ" not in each
 
 
 def test_docker_is_told_to_use_cdi_unless_extra_settings_say_otherwise() -> None:

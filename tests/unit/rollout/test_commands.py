@@ -270,6 +270,17 @@ def test_a_quarantined_device_is_left_alone_until_a_person_says_so(
     assert broken.current == make_release("5.0").id
 
 
+@pytest.mark.usefixtures("desk")
+@pytest.mark.parametrize("model", ["@device", "../x", ""])
+@pytest.mark.parametrize(
+    "command", [["rollback", "--to", "reset-0123456789ab"], ["catch-up"], ["status"]]
+)
+def test_what_is_no_model_has_no_releases(capsys: Output, command: list[str], model: str) -> None:
+    # tasks stand in the journal under a name of their own
+    assert run([*command, "--model", model]) == 2
+    assert "expected the name of a model, such as digits" in capsys.readouterr().err
+
+
 def test_catch_up_takes_a_deferred_device_over_the_releases_between(
     desk: Desk, capsys: Output
 ) -> None:

@@ -340,6 +340,21 @@ def test_a_device_is_provisioned_before_it_notes_so() -> None:
     assert [order.device for order in inner.orders] == ["a"]
 
 
+def test_a_defect_in_provisioning_is_an_answer_and_no_endless_wait() -> None:
+    def breaks(_name: str) -> str:
+        raise ValueError("Expecting value: line 1")
+
+    inner = TaskFleet("a", "b")
+    fleet = ConfiguringFleet(inner, breaks)
+    fleet.submit(switch("a"))
+    gevent.sleep(0.01)
+    answer = fleet.next_answer(1.0)
+    assert answer is not None
+    assert answer.trouble is Trouble.REFUSED
+    assert "ValueError: Expecting value: line 1" in answer.message
+    assert inner.orders == []
+
+
 def test_a_device_that_could_not_be_provisioned_is_not_told_that_it_was() -> None:
     inner, fleet, _ = configured({"a": "packages: no space"})
     fleet.submit(switch("a"))
