@@ -306,7 +306,7 @@ def test_a_blocking_hook_is_killed_when_nobody_waits_any_more(
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
             time.sleep(0.02)
     pid = int((tmp_path / "pid").read_text())
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while _runs(pid) and time.monotonic() < end:
         time.sleep(0.05)
     assert not _runs(pid)
