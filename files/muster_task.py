@@ -156,6 +156,9 @@ class Firmware:
         """Return what is there: ``device``, ``current``, ``available`` (None: nothing newer)."""
         raise NotImplementedError
 
+    def refresh(self) -> None:
+        """Ask the vendor what there is, where the tool remembers that."""
+
     def stage(self) -> None:
         """Fetch what is newer, if that is a step of its own."""
 
@@ -219,7 +222,7 @@ class Fwupd(Firmware):
             if each.get("Releases")
         ]
 
-    def stage(self) -> None:
+    def refresh(self) -> None:
         self._run(self.name, "refresh", good=(0, 2))
 
     def apply(self) -> None:
@@ -244,6 +247,9 @@ class L4T(Firmware):
         done = self._run(self.name, "--simulate", "--only-upgrade", "install", *packages)
         found = self.INSTALL.findall(done.out)
         return [self._entry(package, old, new) for package, old, new in found]
+
+    def refresh(self) -> None:
+        self._run(self.name, "-o", "DPkg::Lock::Timeout=300", "update")
 
     def stage(self) -> None:
         self._upgrade("--download-only")
@@ -331,11 +337,15 @@ def inspect(host: Any, given: Any) -> dict[str, Any]:
 def stage(host: Any, given: Any) -> dict[str, Any]:
     """Prepare a task: fetch what it needs."""
     task = _task(device.Request(given, ("task",)))
+    newer: list[dict[str, str | None]] = []
     with Tasks(host).locked("stage"):
-        if task["action"] == "firmware":
-            for tool in firmware_tools():
+        for tool in firmware_tools() if task["action"] == "firmware" else []:
+            tool.refresh()
+            found = [entry for entry in tool.check() if entry["available"]]
+            if found:
                 tool.stage()
-    return {"staged": task["id"]}
+            newer += found
+    return {"staged": task["id"], "newer": newer}
 
 
 def switch(host: Any, given: Any) -> dict[str, Any]:

@@ -24,6 +24,9 @@ _READ_SECONDS = 300
 _REMEMBERED = 100
 _NO_SOURCES = [r"^known_hosts$", r"\.(py|pem|crt|key|pub)$"]
 """Files that may lie beside an inventory: pyinfra's, keys and certificates."""
+_BESIDE = ("files", "secrets")
+"""Folders of an inventory that roles may take anything from, and that hold no inventories."""
+NO_VAULT_PASSWORD = "no vault password: set ANSIBLE_VAULT_PASSWORD_FILE"  # noqa: S105
 _OWN_DOCUMENT = re.compile(rb"^apiVersion\s*:\s*[\"']?muster/", re.MULTILINE)
 _PLUGIN = re.compile(rb"^plugin\s*:", re.MULTILINE)
 
@@ -139,6 +142,8 @@ def _ask_ansible(path: Path) -> dict[str, Any]:
     arguments = ["--inventory", str(path.resolve()), "--list", "--playbook-dir", folder]
     result = run_ansible("inventory", arguments, ignored=_no_sources(path))
     if result.returncode != 0:
+        if lacks_vault_password(result.stderr):
+            raise InputError(f"{path}: {NO_VAULT_PASSWORD}")
         raise InputError(f"{path}: not a valid inventory: {_message(result.stderr)}")
     if result.stderr.strip():
         log.warning("%s: %s", path, _message(result.stderr))
@@ -147,11 +152,29 @@ def _ask_ansible(path: Path) -> dict[str, Any]:
 
 
 def _no_sources(path: Path) -> list[str]:
-    """Regular expressions for the names of files in an inventory folder that are no inventories."""
-    files = inventory_files(path) if path.is_dir() else ()
+    """Regular expressions for names in an inventory folder that are no inventories."""
+    if not path.is_dir():
+        return list(_NO_SOURCES)
+    files = [*inventory_files(path)]
     documents = (file for file in files if file.suffix in (".yml", ".yaml"))
     own = {file.name for file in documents if _OWN_DOCUMENT.search(file.read_bytes())}
+    own |= _folders_without(path, files)
     return [*_NO_SOURCES, *(f"^{re.escape(name)}$" for name in sorted(own))]
+
+
+def _folders_without(path: Path, files: Sequence[Path]) -> set[str]:
+    """Names of folders in which no file can be an inventory: Ansible would call them broken."""
+    patterns = [re.compile(pattern) for pattern in _NO_SOURCES]
+
+    def may_be_source(file: Path) -> bool:
+        beside = set(_BESIDE) & set(file.relative_to(path).parts[:-1])
+        return not beside and not any(pattern.search(file.name) for pattern in patterns)
+
+    full = {parent for file in files if may_be_source(file) for parent in file.parents}
+    every = {parent for file in files for parent in file.parents if parent.is_relative_to(path)}
+    every |= {folder for folder in path.iterdir() if folder.is_dir()}
+    variables = {"group_vars", "host_vars"}
+    return {folder.name for folder in every - full - {path} if folder.name not in variables}
 
 
 def run_ansible(
@@ -193,6 +216,12 @@ def run_python(
         )
     except subprocess.TimeoutExpired:
         raise InputError(f"Ansible gave no answer within {_READ_SECONDS} s") from None
+
+
+def lacks_vault_password(stderr: str) -> bool:
+    """Whether Ansible has no password for a vault, nor a terminal to ask for one."""
+    signs = ("GetPassWarning", "Vault password: ", "no vault secrets found")
+    return any(sign in stderr for sign in signs)
 
 
 def _message(stderr: str) -> str:

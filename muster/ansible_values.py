@@ -9,7 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from muster.ansible_inventory import run_ansible, run_python
+from muster.ansible_inventory import (
+    NO_VAULT_PASSWORD,
+    lacks_vault_password,
+    run_ansible,
+    run_python,
+)
 from muster.errors import InputError, MusterError
 
 _TEMPLATE = re.compile(r"\{\{|\{%")
@@ -77,6 +82,7 @@ class Vault:
         """Replace every encrypted part of a value.
 
         :raises ValueError: no secret fits.
+        :raises InputError: there is no secret at all, so that no other value can be read either.
         """
         if isinstance(value, dict):
             if set(value) == {_VAULT}:
@@ -88,6 +94,8 @@ class Vault:
         if text not in self._plain:
             result = run_ansible("vault", ["decrypt", "--output", "-", "-"], text)
             if result.returncode != 0:
+                if lacks_vault_password(result.stderr):
+                    raise InputError(NO_VAULT_PASSWORD)
                 raise ValueError(" ".join(result.stderr.split()))
             self._plain[text] = result.stdout
         return self._plain[text]

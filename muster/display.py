@@ -174,8 +174,8 @@ class LiveTable:
 def draw(view: View, rollout: RolloutRecord, width: int) -> RenderableType:
     """Draw what the live display shows, on a screen of so many columns."""
     head = Text.assemble(
-        f"{rollout.kind} {rollout.id}  {rollout.model} ",
-        (rollout.release_id, "bold"),
+        f"{rollout.kind} {rollout.id}  {'' if rollout.is_task else rollout.model + ' '}",
+        (rollout.about if rollout.is_task else rollout.release_id, "bold"),
         "  ",
         styled(view.state),
         (f"  {time_left(view.seconds)}", "dim"),

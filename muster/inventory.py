@@ -277,6 +277,8 @@ class _Reader:
                 variables[name] = self._vault.decrypt(value)
             except ValueError as error:
                 self._problem(host, name, f"can't be decrypted: {error}")
+            except InputError as error:  # once, not for every device
+                raise InputError(f"{self._path}: {error}") from None
         return variables
 
     def _render(self, variables: dict[str, dict[str, Any]]) -> None:

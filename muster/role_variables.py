@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from muster.errors import InputError
+from muster.errors import InputError, MusterError
 from muster.fields import Problems, describe
 from muster.paths import COLLECTION_ROOT
 from muster.variable_files import origin
@@ -27,8 +27,17 @@ _ALIKE = 0.85
 
 
 def role_names() -> list[str]:
-    """Names of the collection's roles."""
-    return sorted(file.parent.name for file in (COLLECTION_ROOT / "roles").glob("*/variables.py"))
+    """Names of the collection's roles.
+
+    :raises MusterError: this is no checkout, so there are none.
+    """
+    roles = COLLECTION_ROOT / "roles"
+    if not roles.is_dir():
+        raise MusterError(
+            f"{COLLECTION_ROOT}: expected a checkout of Muster, with its roles; in one, run:"
+            " pip install -e ."
+        )
+    return sorted(file.parent.name for file in roles.glob("*/variables.py"))
 
 
 def role_model(role: str) -> type[BaseModel]:

@@ -79,7 +79,17 @@ class Task:
     @property
     def done(self) -> str:
         """What devices are when it is done, after their number."""
-        return _DONE[self.action]
+        return "are retired" if self.is_retirement else _DONE[self.action]
+
+    @property
+    def kind(self) -> str:
+        """What a journal calls it: its action, or ``retire``."""
+        return "retire" if self.is_retirement else self.action
+
+    @property
+    def is_retirement(self) -> bool:
+        """Whether it takes devices out of service for good, and not only back to how they came."""
+        return self.action == RESET and bool(self.options.get("keys"))
 
 
 def select_kind(work: Release | Task, groups: Collection[str]) -> tuple[str, str]:

@@ -24,7 +24,7 @@ trap 'kill "$molecule" 2>/dev/null' INT TERM
 
 results=build/test/integration.log
 printf '\n== integration tests\n'
-pytest tests/integration -n 2 --dist loadfile -q 2>&1 | tee "$results" || failed+=("integration tests")
+pytest tests/integration -q 2>&1 | tee "$results" || failed+=("integration tests")
 
 printf '\n== Molecule (%s)\n' "$log"
 wait "$molecule" || failed+=("Molecule")

@@ -1,4 +1,4 @@
-"""Provision the devices of a scenario, and compare with what a dry run before it predicts.
+"""Provision the devices of a scenario, and compare with what a dry run before it has predicted.
 
 usage: converge.py [--dry]; prints JSON: ``changes``, and ``surprises``, what was predicted wrongly.
 What changes has to be predicted. What is predicted need not be necessary any more when its turn
@@ -8,8 +8,10 @@ comes (installing a package may start its service), but not on a device where no
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 
 def provision(*options: str) -> dict[str, list[str]]:
@@ -41,10 +43,17 @@ def surprises(predicted: dict[str, list[str]], changed: dict[str, list[str]]) ->
 
 def main() -> None:
     """Run it; the exit code is 1 if a device is not what it should be."""
-    predicted = provision("--dry")
-    changed = predicted if "--dry" in sys.argv[1:] else provision()
+    dry = "--dry" in sys.argv[1:]
+    prediction = Path(os.environ["MUSTER_INVENTORY"]).parent / "predicted.json"
+    changed = provision(*["--dry"] * dry)
+    wrong = []
+    if dry:
+        prediction.write_text(json.dumps(changed), encoding="utf-8")
+    elif prediction.exists():  # of the step before; later runs begin from where no dry run looked
+        wrong = surprises(json.loads(prediction.read_text(encoding="utf-8")), changed)
+        prediction.unlink()
     changes = [f"{name} on {device}" for device, names in changed.items() for name in names]
-    print(json.dumps({"changes": changes, "surprises": surprises(predicted, changed)}))
+    print(json.dumps({"changes": changes, "surprises": wrong}))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,15 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from muster.commands.options import inventory_option, journal_option, json_option
+from muster.commands.options import (
+    inventory_option,
+    journal_option,
+    json_option,
+    named_on_command_line,
+)
 from muster.display import counted, make_console, plain_table
 from muster.doctor.examine import examine
-from muster.doctor.findings import Finding, Severity, worst
+from muster.doctor.findings import Finding, Severity, for_inventory, worst
 from muster.inventory import load_inventory
 from muster.paths import state_dir
 from muster.rollout import controller
@@ -52,6 +57,9 @@ def doctor(
             status.update(f"examined {len(done)} of {text}")
 
         found = examine(devices, quarantined, progress)
+    if named_on_command_line("inventory_path"):
+        words = str(inventory_path)
+        found = {name: [for_inventory(f, words) for f in told] for name, told in found.items()}
     if as_json:
         click.echo(json.dumps(_document(inventory_path, found), indent=2, ensure_ascii=False))
     else:

@@ -34,6 +34,7 @@ from muster.tasks import CONFIGURE, DEVICE, FIRMWARE, REBOOT, RESET, Task
 
 pattern_argument = click.argument("pattern", metavar="[PATTERN]", required=False)
 
+STAGED, NOTHING_NEWER = "staged", "no newer firmware"
 _PATIENT: Mapping[str, Any] = {"healthy_deadline": 300.0, "progress_deadline": 1800.0}
 """Clocks where no strategy is given: a restart takes longer than a container."""
 
@@ -108,15 +109,17 @@ def stage(
             answer = fleet.next_answer(None)
             if answer is None:
                 break
-            told[answer.device] = answer.message if answer.trouble else ""
+            nothing = "" if answer.document.get("newer") else NOTHING_NEWER
+            told[answer.device] = answer.message if answer.trouble else nothing
     if as_json:
-        click.echo(json.dumps({name: told[name] or "staged" for name in sorted(told)}, indent=2))
+        click.echo(json.dumps({name: told[name] or STAGED for name in sorted(told)}, indent=2))
     else:
         table = plain_table("device", "result")
         for name, problem in sorted(told.items()):
-            table.add_row(name, Text(problem or "staged", style="red" if problem else "green"))
+            style = {"": "green", NOTHING_NEWER: "dim"}.get(problem, "red")
+            table.add_row(name, Text(problem or STAGED, style=style))
         make_console().print(table)
-    return 1 if any(told.values()) else 0
+    return 1 if set(told.values()) - {"", NOTHING_NEWER} else 0
 
 
 @firmware.command()
@@ -196,7 +199,7 @@ def run_task(
         if not driving.as_json:
             _show_plan(make_console(), prepared, task)
         snapshot = controller.new(
-            prepared, inventory, task, strategy, limit=pattern, kind=task.action
+            prepared, inventory, task, strategy, limit=pattern, kind=task.kind
         )
         if prepared.planned:
             told = counted(prepared.planned, "device")
@@ -240,7 +243,7 @@ def _strategy(path: Path | None) -> Strategy:
 
 
 def _show_plan(console: Console, prepared: Prepared, task: Task) -> None:
-    console.print(Text.assemble((task.action, "bold"), f"  {task.id}"))
+    console.print(Text.assemble((task.kind, "bold"), f"  {task.id}"))
     table = plain_table("wave", "device", "kind", "")
     for wave in prepared.plan.waves:
         soak = f", soak {wave.soak:.0f} s" if wave.soak else ""

@@ -254,11 +254,14 @@ def _list_rollouts(records: list[RolloutRecord], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_rollout_row(record) for record in records], indent=2))
         return
+    if not records:
+        make_console().print("no rollouts yet")
+        return
     table = plain_table("rollout", "release", "state", "exit", "took", "")
     for r in records:
         table.add_row(
             r.id,
-            f"{r.model} {r.release_id}",
+            f"{r.kind} of {r.about}" if r.is_task else r.about,
             styled(r.state.value),
             "" if r.exit_code is None else str(r.exit_code),
             f"{r.updated - r.created:.0f} s",

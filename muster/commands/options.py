@@ -20,6 +20,12 @@ def default_inventory() -> Path:
     return Path(value) if value else COLLECTION_ROOT / "inventories" / "emulated"
 
 
+def named_on_command_line(parameter: str) -> bool:
+    """Whether an option of the command that runs was typed, not taken from its default."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 inventory_option = click.option(
     "-i",
     "--inventory",

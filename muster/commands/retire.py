@@ -63,8 +63,8 @@ def retire(pattern: str, public_key: Path | None, gone: bool, **options: Any) ->
 
 
 def is_retirement(work: object) -> bool:
-    """Whether a task takes devices out of service for good, and not only back to how they came."""
-    return isinstance(work, Task) and work.action == RESET and bool(work.options.get("keys"))
+    """Whether a rollout takes devices out of service for good."""
+    return isinstance(work, Task) and work.is_retirement
 
 
 def forget(
@@ -90,7 +90,9 @@ def forget(
         names |= out_of_reach(fleet, [name for name, state in states.items() if state in _GONE])
     removed = remove(inventory, sorted(names))
     if removed:
-        click.echo(f"out of {inventory.path}: {', '.join(removed)}", err=True)
+        click.echo(
+            f"out of {inventory.path}, with variables and host keys: {', '.join(removed)}", err=True
+        )
         _refresh_monitoring(inventory.path)
 
 

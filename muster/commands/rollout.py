@@ -121,7 +121,7 @@ def rollout(
             inventory, release, strategy, fleet, quiet=driving.as_json, quarantined=quarantined
         )
         if not driving.as_json:
-            _show_plan(make_console(), prepared, release, inventory)
+            _show_plan(make_console(), prepared, release, inventory, accepted=accept_no_rollback)
         snapshot = controller.new(
             prepared,
             inventory,
@@ -281,8 +281,17 @@ def _plan_json(prepared: Prepared, release: Release) -> dict[str, Any]:
 
 
 def _show_plan(
-    console: Console, prepared: Prepared, release: Release, inventory: Inventory
+    console: Console,
+    prepared: Prepared,
+    release: Release,
+    inventory: Inventory,
+    *,
+    accepted: bool = False,
 ) -> None:
+    """Show a plan.
+
+    :param accepted: whether somebody has accepted that some devices have nothing to go back to.
+    """
     sites = {device.name: device.site or "" for device in inventory.devices}
     head = (f"{release.model} {release.id}", "bold")
     console.print(Text.assemble(head, f"  sha256:{release.digest}"))
@@ -310,7 +319,5 @@ def _show_plan(
     console.print(table)
     if prepared.without_rollback:
         names = ", ".join(prepared.without_rollback)
-        console.print(
-            f"nothing to go back to on {names}: a rollout needs --accept-no-rollback",
-            soft_wrap=True,
-        )
+        told = "accepted" if accepted else "a rollout needs --accept-no-rollback"
+        console.print(f"nothing to go back to on {names}: {told}", soft_wrap=True)

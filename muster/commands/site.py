@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -41,8 +42,7 @@ def new(name: str, directory: Path | None, user: str, registry: str | None, as_j
     if not _USER.fullmatch(user):
         raise InputError(f"--user: expected a user's name, got {user!r}")
     folder = directory or Path("inventories") / word
-    default = f"registry.{word.replace('_', '-')}.example:5000"
-    written = write_site(word, folder, user, registry or default)
+    written = write_site(word, folder, user, registry)
     if as_json:
         document = {
             "site": f"site_{word}",
@@ -53,4 +53,7 @@ def new(name: str, directory: Path | None, user: str, registry: str | None, as_j
         return
     for path in written:
         click.echo(f"written {path}")
-    click.echo(f"next: read them, then muster enroll -i {folder} ADDRESS...")
+    click.echo(f"next: read them, then muster enroll -i {shlex.quote(str(folder))} ADDRESS...")
+    if registry is None:
+        file = folder / "group_vars" / f"site_{word}.yml"
+        click.echo(f"and set muster_registry in {file} before muster provision")

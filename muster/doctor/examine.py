@@ -50,7 +50,7 @@ def diagnose(
         *services.certificates(measured, received),
         *services.guard(measured, expected),
         *services.program(measured, expected),
-        *host.units(measured),
+        *host.units(measured, expected),
         *services.release(measured, expected),
     ]
 
@@ -77,7 +77,16 @@ def expectations(
             if device.name in devices
         },
         strict=strict,
+        registry_ca=_names_registry_ca(device.variables),
     )
+
+
+def _names_registry_ca(variables: Mapping[str, Any]) -> bool:
+    """Whether provisioning brings the CA of the registry to a device with these variables."""
+    if variables.get("muster_registry_pki") or variables.get("muster_registry_ca"):
+        return True
+    further = variables.get(f"{variables.get('muster_device_runtime') or 'docker'}_registry_cas")
+    return isinstance(further, Mapping) and variables.get("muster_registry") in further
 
 
 def examine(

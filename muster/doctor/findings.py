@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -18,6 +20,8 @@ GUARD_SECONDS = 1800.0
 """How long a switch may be unconfirmed: no strategy has reason to wait longer."""
 
 _LOG = "journalctl --unit {0} --lines 50"
+_ABOUT_INVENTORY = re.compile(r"\bmuster (?:enroll|provision|reboot|status)\b")
+"""Commands in a remedy that read the default inventory unless they are told another one."""
 
 
 class Severity(str, Enum):
@@ -55,6 +59,7 @@ class Expected:
     """What a device should be like.
 
     :param accelerator: kind that the inventory says it has, None if it says nothing.
+    :param registry_ca: whether the inventory says which CA signed its registry's certificate.
     :param program: SHA-256 of this checkout's device program.
     :param units: the same of its units by name.
     :param quarantined: why the journal has it in quarantine, by model.
@@ -68,6 +73,7 @@ class Expected:
     units: Mapping[str, str] = field(default_factory=dict)
     quarantined: Mapping[str, str] = field(default_factory=dict)
     strict: bool = True
+    registry_ca: bool = False
 
 
 def ok(check: str, what: str) -> Finding:
@@ -88,6 +94,16 @@ def problem(check: str, what: str, remedy: str) -> Finding:
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
     """Findings in the order of :data:`CHECKS`."""
     return sorted(findings, key=lambda finding: CHECKS.index(finding.check))
+
+
+def for_inventory(finding: Finding, path: str) -> Finding:
+    """The same with remedies that can be typed as shown where another inventory was named.
+
+    :param path: of the inventory, as it was given.
+    """
+    option = f" -i {shlex.quote(path)}"
+    remedy = _ABOUT_INVENTORY.sub(lambda command: command[0] + option, finding.remedy)
+    return replace(finding, remedy=remedy)
 
 
 def worst(findings: Iterable[Finding]) -> Severity:

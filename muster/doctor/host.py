@@ -52,9 +52,11 @@ def clock(measured: Mapping[str, Any], sent: float, received: float) -> Finding:
         return gap
     if state.get("service") is None and state.get("synchronized") is not True:
         return warning(
-            "clock", "is right, but nothing keeps it so", "muster provision brings chrony"
+            "clock",
+            "agrees with this machine's, but nothing keeps it so",
+            "muster provision brings chrony",
         )
-    return ok("clock", "is right")
+    return ok("clock", "agrees with this machine's")
 
 
 def disk(measured: Mapping[str, Any]) -> Iterator[Finding]:
@@ -186,7 +188,7 @@ def _lacks_node(each: Mapping[str, Any]) -> bool:
     return each["device"] is None and "USB" not in str(each["model"])
 
 
-def units(measured: Mapping[str, Any]) -> Iterator[Finding]:
+def units(measured: Mapping[str, Any], expected: Expected) -> Iterator[Finding]:
     """Units that failed."""
     found = measured.get("units") or {}
     if gap := unmeasured("units", found):
@@ -198,6 +200,7 @@ def units(measured: Mapping[str, Any]) -> Iterator[Finding]:
         remedy = f"{_LOG.format(unit)}; systemctl reset-failed {unit}"
         yield Finding("units", severity, f"{unit} failed", remedy)
     if measured.get("restart_required") is True:
-        yield warning("units", "an update waits for a restart", "muster reboot")
+        remedy = f"muster reboot {expected.device}"
+        yield warning("units", "an update waits for a restart", remedy)
     elif not failed:
         yield ok("units", "none failed")

@@ -20,7 +20,8 @@ def connection_findings(error: str, expected: Expected) -> list[Finding]:
         if expected.strict:
             return [*found, ok("host_key", "is the pinned one")]
         what = "is not checked: the inventory switches that off"
-        return [*found, warning("host_key", what, "remove StrictHostKeyChecking=no; muster enroll")]
+        remedy = f"remove StrictHostKeyChecking=no; muster enroll {name}"
+        return [*found, warning("host_key", what, remedy)]
     if any(part in text for part in _HOST_KEY_CHANGED):
         return [
             ok("ssh", "answers"),
@@ -33,7 +34,18 @@ def connection_findings(error: str, expected: Expected) -> list[Finding]:
     if any(part in text for part in _HOST_KEY_UNKNOWN):
         remedy = f"muster enroll {name}, after comparing its fingerprint"
         return [ok("ssh", "answers"), problem("host_key", "is not pinned", remedy)]
-    if "authentication" in text or "no authentication methods" in text:
+    if "no authentication methods" in text:
+        # The device was shown nothing: neither the inventory, an agent nor ~/.ssh has a key.
+        remedy = (
+            "set ansible_ssh_private_key_file; where there is no key at all: ssh-keygen, then"
+            f" muster enroll {name} --ask-password"
+        )
+        return [
+            ok("ssh", "answers"),
+            ok("host_key", "is the pinned one"),
+            problem("login", "no private key to log in with", remedy),
+        ]
+    if "authentication" in text:
         return [
             ok("ssh", "answers"),
             ok("host_key", "is the pinned one"),

@@ -96,7 +96,9 @@ def _untrusted(
         remedy = "a certificate for that name, or another muster_registry"
         return problem("registry", f"{address}: certificate for another name", remedy)
     what = f"{address}: certificate not trusted: {reason}"
-    remedy = f"docker_registry_cas in the inventory, then {_PROVISION.format(expected.device)}"
+    remedy = _PROVISION.format(expected.device)
+    if ca or not expected.registry_ca:
+        remedy = f"{expected.runtime or 'docker'}_registry_cas in the inventory, then {remedy}"
     known = f"; {ca} is of another CA" if ca else "; no CA is installed for it"
     return problem("registry", what + known, remedy)
 

@@ -161,17 +161,18 @@ def _confirm(cases: Sequence[_Case], observer: Observer) -> None:
 
 def _work(case: _Case, settings: Settings, observer: Observer) -> None:
     assert case.met is not None  # noqa: S101
-    host = case.visit.place.host
+    host, found = case.visit.place.host, visiting.Found()
     try:
-        case.found = visiting.work(
-            case.visit, settings, case.met.key, lambda text: observer.step(host, text)
+        visiting.work(
+            case.visit, settings, case.met.key, found, lambda text: observer.step(host, text)
         )
-        case.result.done += case.found.done
-        case.result.notes += case.found.notes
+        case.found = found
+        case.result.notes += found.notes
     except Trouble as trouble:
         case.trouble = trouble
     except Exception as error:  # paramiko raises what it likes; the others go on
         case.trouble = Trouble(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    case.result.done += found.done
 
 
 def _pin_keys(cases: Sequence[_Case]) -> None:

@@ -41,7 +41,8 @@ _ALL = """\
 ansible_user: {user}
 ansible_become: true
 # A password for sudo belongs into a vault:
-#   ansible-vault encrypt_string --name ansible_become_password
+#   ansible-vault encrypt_string --stdin-name ansible_become_password
+# Muster reads the vault's own password from the file that ANSIBLE_VAULT_PASSWORD_FILE names.
 # The private key to log in with; without it, that of ssh-agent or ~/.ssh.
 # ansible_ssh_private_key_file: ~/.ssh/id_ed25519
 
@@ -55,8 +56,8 @@ ansible_ssh_common_args: >-
 _SITE = """\
 # What holds for the devices of the site {name}.
 ---
-# The registry that devices pull from, as they see it.
-muster_registry: {registry}
+# The registry that devices pull from, as they see it: HOST:PORT.{missing}
+{comment}muster_registry: {registry}
 # The CA that signed its certificate: a PEM file, here beside this inventory.
 # docker_registry_cas:
 #   {registry}: "{{{{ inventory_dir }}}}/registry-ca.pem"
@@ -64,6 +65,8 @@ muster_registry: {registry}
 # What runs the models: docker, podman or containerd.
 # muster_device_runtime: docker
 """
+
+_MISSING = "\n# `muster provision` needs it: set yours, and take the mark of the comment away."
 
 _PYINFRA = '''\
 """The site {name} for plain pyinfra: ``pyinfra {folder}/inventory.py DEPLOY``."""
@@ -92,13 +95,20 @@ def check_site_name(text: str) -> str:
     return name
 
 
-def render_site(name: str, folder: Path, user: str, registry: str) -> dict[str, str]:
+def render_site(name: str, folder: Path, user: str, registry: str | None) -> dict[str, str]:
     """The files of a site's inventory by their paths below its folder.
 
     :param name: without prefix.
-    :param registry: ``host:port`` as the site's devices see it.
+    :param registry: ``host:port`` as the site's devices see it; None leaves a line to fill in.
     """
-    words = {"name": name, "folder": folder, "user": user, "registry": registry}
+    words = {
+        "name": name,
+        "folder": folder,
+        "user": user,
+        "registry": registry or f"registry.{name.replace('_', '-')}.example:5000",
+        "comment": "" if registry else "# ",
+        "missing": "" if registry else _MISSING,
+    }
     return {
         "hosts.yml": _HOSTS.format(**words),
         "group_vars/all.yml": _ALL.format(**words),
@@ -108,8 +118,8 @@ def render_site(name: str, folder: Path, user: str, registry: str) -> dict[str, 
     }
 
 
-def write_site(name: str, folder: Path, user: str, registry: str) -> list[Path]:
-    """Write the inventory of a new site: the whole folder or nothing.
+def write_site(name: str, folder: Path, user: str, registry: str | None) -> list[Path]:
+    """Write the inventory of a new site: the whole folder or nothing. See :func:`render_site`.
 
     :raises InputError: there is something already, or it can't be written.
     """

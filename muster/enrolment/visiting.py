@@ -81,14 +81,16 @@ def _certified(visit: Visit, settings: Settings, shown: HostKey) -> str:
     return next(iter(told or problems), "it shows no certificate")
 
 
-def work(visit: Visit, settings: Settings, key: HostKey, step: Callable[[str], None]) -> Found:
+def work(
+    visit: Visit, settings: Settings, key: HostKey, found: Found, step: Callable[[str], None]
+) -> None:
     """Bring a device so far that Muster can work on it, and ask what it is.
 
     :param key: the key that was found to be good; any other one ends the visit.
+    :param found: takes what the visit brings as soon as it does, also of one that fails later.
     :param step: called with what happens next.
     :raises Trouble: something does not work.
     """
-    found = Found()
     secret = settings.sudo_password or visit.sudo_password
     own = (settings.private_key,) if settings.private_key else ()
     first = (settings.identity,) if settings.identity else ()
@@ -102,7 +104,7 @@ def work(visit: Visit, settings: Settings, key: HostKey, step: Callable[[str], N
             step("installing the key")
             state = _install_key(session, settings.public_key)
             if state != "present":
-                found.done.append(f"key {state}")
+                found.done.append(f"public key {state}")
             _check_key(visit, key, own, found, changed=state != "present")
         if probed.root is steps.Root.PASSWORD and visit.sudo_password is None:
             found.notes.append(SUDO_NOTE)
@@ -122,7 +124,6 @@ def work(visit: Visit, settings: Settings, key: HostKey, step: Callable[[str], N
         found.facts = _inspect(session, visit, probed, secret)
     finally:
         session.close()
-    return found
 
 
 def _connect(visit: Visit, key: HostKey) -> Session:

@@ -155,7 +155,7 @@ def make_page(snapshot: Snapshot, events: Sequence[Event], zone: tzinfo = timezo
     readings = gate_readings(events)
     ends = rollout.state in FINAL_ROLLOUT
     return Page(
-        title=f"{rollout.kind.capitalize()} of {rollout.model} {rollout.release_id}",
+        title=f"{rollout.kind.replace('_', '-').capitalize()} of {rollout.about}",
         outcome=words(rollout.state.value) if ends else f"{words(rollout.state.value)} (not ended)",
         tone=_tone(snapshot),
         reason=rollout.reason,
@@ -190,14 +190,22 @@ def _facts(rollout: RolloutRecord, axis: Axis, zone: tzinfo) -> tuple[tuple[str,
     code = rollout.exit_code
     return (
         ("rollout", rollout.id),
-        ("model", rollout.model),
-        ("release", rollout.release_id),
+        *_subject(rollout),
         ("began", clock(axis.begin)),
         ("last event", clock(axis.end)),
         ("took", lasting(axis.end - axis.begin)),
         ("exit code", "none yet" if code is None else f"{code} ({_EXIT_CODES.get(code, 'other')})"),
         ("controller", rollout.controller),
         ("inventory", rollout.inventory + (f", limit {rollout.limit}" if rollout.limit else "")),
+    )
+
+
+def _subject(rollout: RolloutRecord) -> tuple[tuple[str, str], ...]:
+    if rollout.is_task:
+        return (("task", rollout.release_id),)
+    return (
+        ("model", rollout.model),
+        ("release", rollout.release_id),
         ("switch", str(rollout.strategy.get("switch", "recreate")).replace("_", "-")),
         ("signed", "yes" if rollout.signature else "no"),
     )
@@ -210,13 +218,22 @@ def _figures(snapshot: Snapshot, known: Known) -> tuple[Figure, ...]:
     commands = [known.commands.get(d.device, 0) for d in snapshot.devices]
     passed = sum(wave.state.value == "passed" for wave in snapshot.waves)
     most = max(commands, default=0)
+    task = snapshot.rollout.is_task
+    what = "devices done" if task else "devices on the release"
+    switching = (
+        ()
+        if task
+        else (
+            _spread("downtime of a device", known.downtimes),
+            _spread("failed gate to old release ready", known.recoveries),
+        )
+    )
     return (
-        Figure("devices on the release", f"{good} of {total}", f"{failed} failed"),
+        Figure(what, f"{good} of {total}", f"{failed} failed"),
         Figure("waves passed", f"{passed} of {len(snapshot.waves)}"),
         Figure("time", lasting(known.axis.end - known.axis.begin), "first to last event"),
         Figure("SSH commands", str(sum(commands)), f"at most {most} on a device"),
-        _spread("downtime of a device", known.downtimes),
-        _spread("failed gate to old release ready", known.recoveries),
+        *switching,
     )
 
 

@@ -7,13 +7,16 @@ from enum import Enum
 from typing import Any
 
 from muster.rollout.machine import DeviceState, RolloutState, WaveState
+from muster.tasks import DEVICE
 
 
 @dataclass
 class RolloutRecord:
     """One rollout.
 
-    :param kind: ``rollout``, ``rollback`` for one started by ``muster rollback``, or ``catch_up``.
+    :param kind: ``rollout``, ``rollback`` for one started by ``muster rollback``, ``catch_up``, or
+        what is done to devices as a whole: ``reboot``, ``firmware``, ``configure``, ``reset`` or
+        ``retire``; ``model`` is then ``@device``, and the release names the task.
     :param release_document: the release's canonical JSON text.
     :param signature: minisign signature of ``release_document``, if there is one.
     :param strategy: the strategy document as JSON.
@@ -40,6 +43,16 @@ class RolloutRecord:
     controller: str = ""
     exit_code: int | None = None
     take_back: str | None = None
+
+    @property
+    def is_task(self) -> bool:
+        """Whether something is done to devices as a whole, and no release brought to them."""
+        return self.model == DEVICE
+
+    @property
+    def about(self) -> str:
+        """What it is about, for people: model and release, or the devices of a task."""
+        return (self.limit or "all devices") if self.is_task else f"{self.model} {self.release_id}"
 
 
 @dataclass

@@ -238,7 +238,7 @@ def test_other_keys_stay_and_loose_rights_are_mended(dock: Dock) -> None:
     )
     code, found = dock.enroll(address, "--password-file", dock.password)
     assert (code, found[address]["outcome"], found[address]["done"]) == (
-        0, "updated", ["key installed"],
+        0, "updated", ["public key installed"],
     )  # fmt: skip
     lines = dock.run("box-2", "cat /home/vendor/.ssh/authorized_keys").splitlines()
     assert lines[:2] == ["# theirs", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAITheirs them"]

@@ -350,12 +350,22 @@ class TestCache:
             }
             assert (found["a-1"], found["b-1"]) == ("whole file", "one value")
         assert len(calls) == 2
+        other = tmp_path / "other-password"
+        other.write_text("something else", encoding="utf-8")
+        text = whole.read_text()
         whole.unlink()
-        monkeypatch.delenv("ANSIBLE_VAULT_PASSWORD_FILE")
+        monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(other))
         (problem,) = problems(path)
         assert problem.startswith(
             f"{path}: device b-1: ansible_become_password: can't be decrypted"
         )
+        # Without any password one line says so, whatever is encrypted and however often.
+        monkeypatch.delenv("ANSIBLE_VAULT_PASSWORD_FILE")
+        none = [f"{path}: no vault password: set ANSIBLE_VAULT_PASSWORD_FILE"]
+        whole.write_text(text)
+        assert problems(path) == none
+        whole.write_text((path / "host_vars" / "b-1.yml").read_text())
+        assert problems(path) == none
 
 
 def _encrypted(value: str) -> str:
@@ -374,3 +384,22 @@ def test_a_device_with_the_name_of_a_group_is_refused(tmp_path: Path, name: str)
     file.write_text(f"all: {{children: {{hw_cpu: {{hosts: {{{hosts}}}}}}}}}")
     with pytest.raises(InputError, match=f"{name}: expected another name, a group is called so"):
         load_inventory(file)
+
+
+def test_folders_of_keys_and_secrets_are_no_inventories(write: Write) -> None:
+    beside = {
+        "pki/harbour/ca.pem": "-----BEGIN CERTIFICATE-----",
+        "pki/harbour/clients/a-1.key": "-----BEGIN PRIVATE KEY-----",
+        "tls/server.key": "-----BEGIN PRIVATE KEY-----",
+        "secrets/collector": "hush",
+        "files/motd.txt": "hello",
+    }
+    path = write(TWO_SITES, **beside)
+    (path / "empty").mkdir()
+    assert len(load_inventory(path).devices) == 4
+
+
+def test_a_folder_of_inventories_is_still_read(write: Write) -> None:
+    more = {"all": {"children": {"site_c": {"hosts": {"c-1": None}}}}}
+    path = write(TWO_SITES, **{"more/hosts.yml": more, "more/ca.pem": "-----BEGIN"})
+    assert "c-1" in load_inventory(path).names

@@ -61,6 +61,24 @@ def test_warnings_are_shown_and_problems_end_with_1(
     assert run(["doctor", "a,c", "-i", "x"]) == 0
 
 
+def test_remedies_name_the_inventory_that_was_typed(
+    found: dict[str, list[Finding]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found["b"] = [problem("program", "not installed", "muster provision --limit b")]
+    monkeypatch.setenv("MUSTER_INVENTORY", "elsewhere")  # what is typed later finds it as well
+    for words, remedy in (
+        (["-i", "sites/x"], "muster provision -i sites/x --limit b"),
+        ([], "muster provision --limit b"),
+    ):
+        assert run(["doctor", *words]) == 1
+        assert remedy in capsys.readouterr().out
+        assert run(["doctor", *words, "--json"]) == 1
+        told = json.loads(capsys.readouterr().out)["devices"][1]["findings"][0]
+        assert told["remedy"] == remedy
+
+
 def test_json(found: dict[str, list[Finding]], capsys: pytest.CaptureFixture[str]) -> None:
     found["b"] = [problem("ssh", "does not answer", "check power")]
     assert run(["doctor", "-i", "x", "--json"]) == 1

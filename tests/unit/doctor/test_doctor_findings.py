@@ -13,7 +13,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from muster.doctor.examine import diagnose, expectations
-from muster.doctor.findings import CHECKS, Expected, Finding, Severity, ordered, worst
+from muster.doctor.findings import (
+    CHECKS,
+    Expected,
+    Finding,
+    Severity,
+    for_inventory,
+    ordered,
+    worst,
+)
 from muster.doctor.host import clock_offset
 from muster.doctor.services import days_left
 from muster.inventory import Device
@@ -236,6 +244,42 @@ def test_what_could_not_be_measured_is_no_good_news(name: str) -> None:
     assert all("PermissionError" in f.what for f in told)
 
 
+@pytest.mark.parametrize(
+    ("variables", "remedy"),
+    [
+        ({}, "docker_registry_cas in the inventory, then muster provision --limit cam-1"),
+        ({"docker_registry_cas": {"r:5000": "ca.pem"}}, "muster provision --limit cam-1"),
+        ({"docker_registry_cas": {"other:5000": "ca.pem"}}, "docker_registry_cas in"),
+        ({"muster_device_runtime": "podman"}, "podman_registry_cas in the inventory"),
+        ({"muster_device_runtime": "podman", "podman_registry_cas": {"r:5000": "ca.pem"}},
+         "muster provision --limit cam-1"),
+        ({"muster_device_runtime": "podman", "docker_registry_cas": {"r:5000": "ca.pem"}},
+         "podman_registry_cas in the inventory"),
+        ({"muster_registry_ca": "ca.pem"}, "muster provision --limit cam-1"),
+        ({"muster_registry_pki": "pki"}, "muster provision --limit cam-1"),
+    ],
+)  # fmt: skip
+def test_a_ca_that_the_inventory_names_only_has_to_be_brought(
+    variables: dict[str, Any], remedy: str
+) -> None:
+    variables = {"muster_registry": "r:5000", **variables}
+    device = Device("cam-1", "10.0.0.1", 22, "site_a", None, (), variables)
+    measured = well()
+    measured["registry"] |= {"untrusted": "unable to get issuer", "ca": None}
+    (bad,) = [
+        f
+        for f in findings(measured, expectations(device, {}, strict=True))
+        if f.check == "registry"
+    ]
+    assert bad.what.endswith("no CA is installed for it")
+    assert bad.remedy.startswith(remedy)
+    # Bringing the same once more does not make another CA the right one.
+    measured["registry"]["ca"] = "/ca.crt"
+    found = findings(measured, expectations(device, {}, strict=True))
+    (bad,) = [f for f in found if f.check == "registry"]
+    assert "_registry_cas in the inventory, then" in bad.remedy
+
+
 def test_a_registry_that_wants_a_login_answers() -> None:
     measured = well()
     measured["registry"]["status"] = 401
@@ -259,10 +303,29 @@ def test_only_a_certain_offset_counts(began: float, ended: float, offset: float)
 
 @pytest.mark.parametrize(("by", "severity"), [(5.0, W), (-5.0, W), (120.0, P), (-120.0, P)])
 def test_a_wrong_clock(by: float, severity: Severity) -> None:
+    (good,) = [f for f in findings(well()) if f.check == "clock"]
+    assert good.what == "agrees with this machine's"
     measured = well() | {"began": NOW + by, "ended": NOW + by + 0.5}
     (bad,) = [f for f in findings(measured) if f.severity is not Severity.OK]
     assert (bad.check, bad.severity) == ("clock", severity)
     assert ("ahead" if by > 0 else "behind") in bad.what
+
+
+@pytest.mark.parametrize(
+    ("remedy", "expected"),
+    [
+        ("muster provision --limit cam-1", "muster provision -i 'my site' --limit cam-1"),
+        ("look; if so: muster enroll cam-1 --replace-key",
+         "look; if so: muster enroll -i 'my site' cam-1 --replace-key"),
+        ("muster status; muster resume; systemctl start muster-guard@digits.timer",
+         "muster status -i 'my site'; muster resume; systemctl start muster-guard@digits.timer"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_remedies_can_be_typed_where_another_inventory_was_named(
+    remedy: str, expected: str
+) -> None:
+    assert for_inventory(Finding("ssh", P, "x", remedy), "my site").remedy == expected
 
 
 def test_days_left() -> None:

@@ -19,7 +19,8 @@ EXPECTED = Expected("cam-1")
         ("SSH error (StrictPolicy: No host key for 10.0.0.1 found in known_hosts)",
          "host_key", "muster enroll cam-1"),
         ("Authentication error (username=ops) (Authentication failed.)", "login", "--ask-password"),
-        ("SSH error (No authentication methods available)", "login", "muster enroll"),
+        ("SSH error (No authentication methods available)", "login",
+         "set ansible_ssh_private_key_file"),
         ("Could not resolve hostname (Name or service not known)", "ssh", "ansible_host"),
         ("Could not connect ([Errno None] Unable to connect to port 22: Connection refused)",
          "ssh", "systemctl start ssh"),
@@ -32,6 +33,13 @@ def test_a_connection_that_failed(error: str, check: str, word: str) -> None:
     (bad,) = [f for f in found if f.severity is Severity.PROBLEM]
     assert bad.check == check
     assert word in bad.remedy
+
+
+def test_an_operator_without_a_key_is_not_told_that_it_was_refused() -> None:
+    found = connection_findings("SSH error (No authentication methods available)", EXPECTED)
+    assert found[-1].what == "no private key to log in with"
+    refused = connection_findings("Authentication error (Authentication failed.)", EXPECTED)
+    assert refused[-1].what == "refused: the device does not know the key"
 
 
 def test_a_connection_whose_host_key_nobody_checks() -> None:

@@ -30,6 +30,7 @@ class Boxes:
         self.keys: dict[str, bytes] = {}
         self.facts: dict[str, dict[str, Any]] = {}
         self.trouble: dict[str, Exception] = {}
+        self.done: dict[str, list[str]] = {}
         self.worked: list[str] = []
         self.asked: list[str] = []
         self.answer: bool | None = True
@@ -45,12 +46,18 @@ class Boxes:
         return visiting.Met(key, judge(key, visit.pinned, visit.hosts, settings.rules))
 
     def work(
-        self, visit: Visit, settings: Settings, key: HostKey, step: Callable[[str], None]
-    ) -> visiting.Found:
+        self,
+        visit: Visit,
+        settings: Settings,
+        key: HostKey,
+        found: visiting.Found,
+        step: Callable[[str], None],
+    ) -> None:
         self.worked.append(visit.place.host)
+        found.done += self.done.get(visit.place.host, [])
         if error := self.trouble.get(visit.place.host):
             raise error
-        return visiting.Found(facts=self.facts[visit.place.host])
+        found.facts = self.facts[visit.place.host]
 
     def confirm(self, unknown: Sequence[tuple[Visit, str, str | None]]) -> bool | None:
         self.asked += [visit.place.host for visit, _, _ in unknown]
@@ -116,6 +123,16 @@ def test_one_failing_device_stops_no_other(site: Path, boxes: Boxes) -> None:
     assert (device.name, device.hardware) == ("north-10-0-0-1", "hw_cpu")
     # Their keys were found good, so that a second attempt need not ask again.
     assert (site / "known_hosts").read_text().count("ssh-ed25519") == 3
+
+
+def test_what_was_done_before_a_device_failed_is_told(site: Path, boxes: Boxes) -> None:
+    for number, error in ((1, Trouble("sudo wants a password")), (2, RuntimeError("fell over"))):
+        boxes.add(f"10.0.0.{number}")
+        boxes.done[f"10.0.0.{number}"] = ["public key installed"]
+        boxes.trouble[f"10.0.0.{number}"] = error
+    for result in run(site, boxes, "10.0.0.1", "10.0.0.2").values():
+        assert result.outcome == "failed"
+        assert result.done == ["public key installed", "host key pinned"]
 
 
 def test_a_second_run_leaves_every_byte(site: Path, boxes: Boxes) -> None:
@@ -246,9 +263,9 @@ def test_an_inventory_that_somebody_changed_meanwhile_is_left_as_it_is(
     boxes.add("10.0.0.1")
     work = boxes.work
 
-    def slow(visit: Visit, settings: Settings, key: HostKey, step: Any) -> visiting.Found:
+    def slow(*arguments: Any) -> None:
         (site / "hosts.yml").write_text(text(site) + "# mine\n")
-        return work(visit, settings, key, step)
+        work(*arguments)
 
     monkeypatch.setattr(enrolling.visiting, "work", slow)
     found = run(site, boxes, "10.0.0.1")

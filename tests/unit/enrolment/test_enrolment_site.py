@@ -10,7 +10,9 @@ import pytest
 from muster.cli import run
 from muster.connection import connection_data
 from muster.enrolment.inventory_file import InventoryFile
+from muster.errors import InputError
 from muster.inventory import load_inventory
+from muster.role_variables import check_variables
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,29 @@ def test_the_inventory_is_valid_from_the_first_device_on(
     assert data["ssh_known_hosts_file"] == str(tmp_path / "inventories" / "north_1" / "known_hosts")
     assert data["ssh_strict_host_key_checking"] == "yes"
     assert "# Kinds of hardware" in (folder / "hosts.yml").read_text()
-    assert "muster enroll -i inventories/north_1" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "muster enroll -i inventories/north_1" in shown
+    assert "muster_registry" not in shown
+    check_variables(load_inventory(folder), ["muster_device"])
+
+
+def test_a_registry_that_was_not_given_is_asked_for_not_made_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["site", "new", "north"]) == 0
+    folder = Path("inventories/north")
+    hint = "set muster_registry in inventories/north/group_vars/site_north.yml"
+    assert hint in capsys.readouterr().out
+    text = (folder / "group_vars" / "site_north.yml").read_text()
+    assert "\n# muster_registry: registry.north.example:5000\n" in text
+    file = InventoryFile(folder)
+    file.put("site_north", "n1", {"ansible_host": "10.0.0.1"})
+    file.save()
+    inventory = load_inventory(folder)
+    assert "muster_registry" not in inventory.devices[0].variables
+    with pytest.raises(InputError, match="muster_registry") as caught:
+        check_variables(inventory, ["muster_device"])
+    assert len(caught.value.problems) == 1
 
 
 def test_it_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

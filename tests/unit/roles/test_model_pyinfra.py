@@ -217,7 +217,7 @@ def test_interrupted_run_is_a_failure(run: Run) -> None:
         if "Loading: deploys/model.py" in line:
             break
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)  # it waits for what is under way
     assert process.returncode == 130
     assert "goes back by itself" in output
 
