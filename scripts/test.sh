@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs all tests, even after some failed. The last line is the closing line of pytest.
-# Molecule and the integration tests run side by side: both mostly wait for devices.
+# Molecule and the integration tests run side by side: both often wait for devices.
 # usage: test.sh, in the environment that setup.sh makes
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -16,25 +16,24 @@ run() {
 
 run "unit tests" pytest tests/unit -n auto -q
 
-log=build/test/molecule.log
 mkdir -p build/test
-scripts/molecule.sh >"$log" 2>&1 &
-molecule=$!
-trap 'kill "$molecule" 2>/dev/null' INT TERM
+molecule=build/test/molecule.log integration=build/test/integration.log
+scripts/molecule.sh >"$molecule" 2>&1 &
+job=$!
+trap 'kill "$job" 2>/dev/null' INT TERM
 
-results=build/test/integration.log
 printf '\n== integration tests\n'
-pytest tests/integration -q 2>&1 | tee "$results" || failed+=("integration tests")
+pytest tests/integration -q 2>&1 | tee "$integration" || failed+=("integration tests")
 
-printf '\n== Molecule (%s)\n' "$log"
-wait "$molecule" || failed+=("Molecule")
-if [[ " ${failed[*]-} " == *" Molecule "* ]]; then
-    cat "$log"
+printf '\n== Molecule (%s)\n' "$molecule"
+if wait "$job"; then
+    sed -n '/SCENARIO RECAP/,$p' "$molecule"
 else
-    sed -n '/SCENARIO RECAP/,$p' "$log"
+    failed+=("Molecule")
+    cat "$molecule"
 fi
 if [ ${#failed[@]} -gt 0 ]; then
     printf '\nfailed: %s\n' "${failed[*]}"
 fi
-tail -n 1 "$results"
+tail -n 1 "$integration"
 [ ${#failed[@]} -eq 0 ]

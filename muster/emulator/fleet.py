@@ -35,7 +35,7 @@ FAULTS = ("cut", "heal", "kill", "reboot", "fill-disk", "registry-down")
 """Kinds of faults, and ``heal``, which undoes them."""
 
 _MANY_DEVICES = 20
-_INOTIFY_INSTANCES = 1024
+_INOTIFY_INSTANCES = 8192
 _CONNECT_TIMEOUT = 3
 
 

@@ -14,6 +14,7 @@ from examples.digits import publish
 from muster.emulator import EmulatedFleet
 from muster.paths import COLLECTION_ROOT
 
+SHARED = f"fleet-{os.getpid()}"
 EMULATED = COLLECTION_ROOT / "inventories" / "emulated"
 
 
@@ -25,14 +26,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def fleets() -> Iterator[list[EmulatedFleet]]:
+    """Every fleet that a test may have brought up; they go at the end."""
+    made: list[EmulatedFleet] = []
+    yield made
+    for fleet in made:
+        fleet.down()
+
+
+@pytest.fixture(scope="session")
 def make_fleet(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str, str], EmulatedFleet]]:
+    fleets: list[EmulatedFleet], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], EmulatedFleet]:
     """Give a function that makes a fleet of its own from the text of a fleet document.
 
-    Arguments: a short word for its name, and the text. Whatever it brings up goes at the end.
+    Arguments: a short word for its name, and the text.
     """
-    fleets = []
 
     def make(word: str, document: str) -> EmulatedFleet:
         folder = tmp_path_factory.mktemp(word)
@@ -47,9 +56,20 @@ def make_fleet(
         fleets.append(EmulatedFleet.load(path, name=f"{word}-{os.getpid()}", report=print))
         return fleets[-1]
 
-    yield make
-    for fleet in fleets:
+    return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_fleet_is_left(fleets: list[EmulatedFleet]) -> Iterator[None]:
+    """Take down what the tests of a file brought up, but for the fleet that all files share.
+
+    Some fifty devices at once exhaust what a kernel gives to their systemds.
+    """
+    before = list(fleets)
+    yield
+    for fleet in [each for each in fleets if each not in before and each.name != SHARED]:
         fleet.down()
+        fleets.remove(fleet)
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ class Collector:
         """Numbers of the messages so far, in the order in which they came first."""
         return list(dict.fromkeys(map(int, told(self.fleet, SERVER, f"cat {self._file}").split())))
 
-    def wait_for(self, last: int, seconds: float = 300) -> list[int]:
+    def wait_for(self, last: int, seconds: float = 600) -> list[int]:
         """Wait until a message came."""
         deadline = time.monotonic() + seconds
         while last not in (numbers := self.numbers()):

@@ -231,8 +231,8 @@ def test_status_is_shown_again_and_again(life: Site) -> None:
     process = life.start("status", "--model", "digits", "--watch", "1", "--json")
     assert process.stdout is not None
     rounds = [json.loads(process.stdout.readline()) for _ in range(2)]
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=30)
+    process.terminate()  # a shell's background jobs ignore Ctrl-C, and so would this
+    process.communicate(timeout=30)
     assert [len(one["devices"]) for one in rounds] == [2, 2]
     assert all(device["serving"] for device in rounds[1]["devices"])
 
