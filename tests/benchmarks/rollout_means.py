@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,8 +69,10 @@ def compare(site: BenchFleet, rounds: int) -> list[Run]:
 def figures(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     """The least that each means took, and what of it is beyond what the devices need.
 
-    The least, as whatever else the machine does only adds. ``beyond_own`` subtracts what the
-    devices did for this means: for Muster that is its device program with guard and journal.
+    The least, as whatever else the machine does only adds. What is beyond is the median of the
+    differences within a round: a machine whose speed drifts does so for both sides of it.
+    ``beyond_own`` subtracts what the devices did for this means: for Muster that is its device
+    program with guard and journal.
     """
     found: dict[str, dict[str, float]] = {}
     for means in MEANS:
@@ -79,9 +82,14 @@ def figures(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
             for key in ("wall", "controller_cpu", "device_cpu")
         }
     for means, values in found.items():
-        values["beyond_work"] = values["wall"] - found["work"]["wall"]
-        values["beyond_own"] = values["wall"] - found[OWN.get(means, "work")]["wall"]
+        for key, other in (("beyond_work", "work"), ("beyond_own", OWN.get(means, "work"))):
+            pairs = zip(_walls(runs, means), _walls(runs, other), strict=True)
+            values[key] = statistics.median(one - two for one, two in pairs)
     return found
+
+
+def _walls(runs: Sequence[Run], means: str) -> list[float]:
+    return [run.wall for run in runs if run.means == means]
 
 
 def ratios(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
