@@ -680,6 +680,7 @@ class DockerLikeRuntime(Runtime):
     program: tuple[str, ...] = ()
     log_options: tuple[str, ...] = ()
 
+    _INFO = ""  # template of version and data folder
     _NO_DAEMON = re.compile(r"(?!)")
     _GONE = re.compile(r"no such container|no such image|image not known")
 
@@ -695,6 +696,14 @@ class DockerLikeRuntime(Runtime):
                 % (self.program[0], self.name, last_line(done.err)),
             )
         return done
+
+    def info(self) -> tuple[str | None, str | None]:
+        try:
+            done = self._call("info", "--format", self._INFO, timeout=30.0)
+            answer = json.loads(done.out) if done.status == 0 else {}
+        except (Failure, ValueError):
+            answer = {}
+        return answer.get("version") or None, answer.get("root") or None
 
     def image_present(self, image: str) -> bool:
         return self._call("image", "inspect", "--format", "{{.Id}}", image).status == 0
@@ -798,19 +807,11 @@ class DockerRuntime(DockerLikeRuntime):
     program = ("docker",)
     log_options = ("--log-driver", "local", "--log-opt", "max-size=5m", "--log-opt", "max-file=2")
 
+    _INFO = '{"version":{{json .ServerVersion}},"root":{{json .DockerRootDir}}}'
     _NO_DAEMON = re.compile(
         r"cannot connect to the docker daemon|error during connect|is the docker daemon running"
         r"|docker\.sock"
     )
-
-    def info(self) -> tuple[str | None, str | None]:
-        try:
-            template = '{"version":{{json .ServerVersion}},"root":{{json .DockerRootDir}}}'
-            done = self._call("info", "--format", template, timeout=30.0)
-            answer = json.loads(done.out) if done.status == 0 else {}
-        except (Failure, ValueError):
-            answer = {}
-        return answer.get("version") or None, answer.get("root") or None
 
     def has_cdi(self) -> bool:
         # From 25 on, and only where it is turned on: there are no folders otherwise.
@@ -825,14 +826,7 @@ class PodmanRuntime(DockerLikeRuntime):
     program = ("podman",)
     log_options = ("--log-driver", "k8s-file", "--log-opt", "max-size=10m")
 
-    def info(self) -> tuple[str | None, str | None]:
-        try:
-            template = '{"version":{{json .Version.Version}},"root":{{json .Store.GraphRoot}}}'
-            done = self._call("info", "--format", template, timeout=30.0)
-            answer = json.loads(done.out) if done.status == 0 else {}
-        except (Failure, ValueError):
-            answer = {}
-        return answer.get("version") or None, answer.get("root") or None
+    _INFO = '{"version":{{json .Version.Version}},"root":{{json .Store.GraphRoot}}}'
 
     def has_cdi(self) -> bool:
         return version_numbers(self.info()[0]) >= (4, 1)

@@ -24,6 +24,8 @@ PROGRAM = "muster-task"
 
 REBOOT, FIRMWARE, CONFIGURE, RESET = ACTIONS = ("reboot", "firmware", "configure", "reset")
 
+NOTHING_NEWER = "no newer firmware"
+
 _DONE = {
     REBOOT: "came back",
     FIRMWARE: "have their firmware",
@@ -118,7 +120,7 @@ def task_misfits(task: Task, inspected: Mapping[str, Any]) -> list[str]:
 def is_done(task: Task, inspected: Mapping[str, Any]) -> str:
     """Why there is nothing to do on a device; empty when there is."""
     if task.action == FIRMWARE and not updates(inspected):
-        return "no newer firmware"
+        return NOTHING_NEWER
     return ""
 
 

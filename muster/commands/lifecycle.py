@@ -30,11 +30,11 @@ from muster.rollout.journal import Journal, open_journal
 from muster.rollout.records import RolloutRecord
 from muster.rollout.task_orders import TaskOrders
 from muster.strategy import Strategy
-from muster.tasks import CONFIGURE, DEVICE, FIRMWARE, REBOOT, RESET, Task
+from muster.tasks import CONFIGURE, DEVICE, FIRMWARE, NOTHING_NEWER, REBOOT, RESET, Task
 
 pattern_argument = click.argument("pattern", metavar="[PATTERN]", required=False)
 
-STAGED, NOTHING_NEWER = "staged", "no newer firmware"
+STAGED = "staged"
 _PATIENT: Mapping[str, Any] = {"healthy_deadline": 300.0, "progress_deadline": 1800.0}
 """Clocks where no strategy is given: a restart takes longer than a container."""
 

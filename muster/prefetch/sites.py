@@ -18,7 +18,6 @@ from muster.rollout import controller
 from muster.rollout.journal import Journal
 from muster.rollout.machine import DeviceState, RolloutState
 from muster.rollout.records import Snapshot
-from muster.tasks import DEVICE
 
 _TO_COME = {
     DeviceState.PENDING,
@@ -148,7 +147,7 @@ def fill_ahead(
     A registry that can't be filled does not fail the rollout: it may hold what is needed, and a
     device that it can't serve is deferred.
     """
-    if snapshot.rollout.model == DEVICE or snapshot.rollout.state not in _GOES_ON:
+    if snapshot.rollout.is_task or snapshot.rollout.state not in _GOES_ON:
         return Ahead()
     wanted = needed(snapshot, controller.release_of(snapshot.rollout), inventory.devices)
     if not registry_hosts(inventory, wanted):
@@ -180,12 +179,12 @@ def remembered(journal: Journal, devices: Collection[str]) -> Remembered:
     """What the journal knows of some devices."""
     rollouts = journal.rollouts(limit=_EVERYTHING)
     return Remembered(
-        tuple(rollout for rollout in rollouts if rollout.model != DEVICE),
+        tuple(rollout for rollout in rollouts if not rollout.is_task),
         {
             device: tuple(
                 (rollout, record)
                 for rollout, record in journal.of_device(device, limit=_EVERYTHING)
-                if rollout.model != DEVICE
+                if not rollout.is_task
             )
             for device in devices
         },

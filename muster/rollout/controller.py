@@ -27,7 +27,7 @@ from muster.rollout.prepare import new_rollout, triage
 from muster.rollout.records import RolloutRecord, Snapshot
 from muster.rollout.work import DeviceFacts
 from muster.strategy import Strategy, WaveRule
-from muster.tasks import DEVICE, PROGRAM, Task, select_kind
+from muster.tasks import PROGRAM, Task, select_kind
 from muster.windows import time_zone
 
 INSPECT_SECONDS = 30.0
@@ -296,7 +296,7 @@ def drive(
 
 def work_of(rollout: RolloutRecord) -> Release | Task:
     """The release or task of a rollout, as the journal keeps it."""
-    if rollout.model == DEVICE:
+    if rollout.is_task:
         return Task.from_canonical(rollout.release_document)
     return release_of(rollout)
 
@@ -338,7 +338,7 @@ def check_in_no_rollout(journal: Journal, inventory: Inventory) -> None:
     """
     problems = []
     for rollout in journal.rollouts(limit=1000):
-        if rollout.model == DEVICE or rollout.state in FINAL_ROLLOUT:
+        if rollout.is_task or rollout.state in FINAL_ROLLOUT:
             continue
         members = {record.device for record in journal.load(rollout.id).devices}
         if names := sorted(members & set(inventory.names)):

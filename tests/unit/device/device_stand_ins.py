@@ -7,19 +7,18 @@ be killed at any point and the next one goes on with what is there.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from programs import load_program
 
 from muster.paths import COLLECTION_ROOT
 
@@ -30,17 +29,7 @@ UNIT, TIMER = f"muster-model@{MODEL}.service", f"muster-guard@{MODEL}.timer"
 PROXY_UNIT = f"muster-proxy@{MODEL}.service"
 
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("muster_device", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["muster_device"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-device: Any = _load()
+device: Any = load_program("muster_device")
 
 
 EMPTY_WORLD: dict[str, Any] = {

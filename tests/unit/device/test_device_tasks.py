@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from device_stand_ins import Device, Release, device, killed_at
+from programs import load_program
 
-from muster.paths import COLLECTION_ROOT
 from muster.rollout.task_orders import TaskOrders
 from muster.strategy import Strategy
 from muster.tasks import ACTIONS, Task
 
-
-def _load() -> ModuleType:
-    path = COLLECTION_ROOT / "files" / "muster_task.py"
-    spec = importlib.util.spec_from_file_location("muster_task", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["muster_task"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-program: Any = _load()
+program: Any = load_program("muster_task")
 STRATEGY = Strategy(min_healthy_time=1.0, healthy_deadline=5.0, probe_interval=0.5)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import stat
@@ -13,22 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import load_program
 
-from muster.paths import COLLECTION_ROOT
-
-
-def _load() -> Any:
-    path = COLLECTION_ROOT / "files" / "muster_registry.py"
-    spec = importlib.util.spec_from_file_location("muster_registry", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["muster_registry"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-registry = _load()
+registry = load_program("muster_registry")
 
 SKOPEO = """#!{python}
 import json, os, pathlib, re, sys, time

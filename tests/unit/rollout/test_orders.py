@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from types import ModuleType
 from typing import Any
 
 import pytest
 from drill import make_release, strategy
+from programs import load_program
 
 from muster.fleet.interface import Order, Verb
-from muster.paths import COLLECTION_ROOT
 from muster.rollout.orders import Orders
 
 RELEASE = make_release()
@@ -25,14 +23,7 @@ BLUE_GREEN = Orders(
 
 @pytest.fixture(scope="module")
 def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "muster_device", COLLECTION_ROOT / "files" / "muster_device.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module: ModuleType = load_program("muster_device")
     return module
 
 
