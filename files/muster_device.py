@@ -55,6 +55,7 @@ LOCK_WAIT = 10.0  # seconds until "busy"
 WORK_LIMIT = 300.0  # seconds of grace before the guard may kill a program that holds the lock
 STOP_GRACE = 10  # seconds a container has to stop by itself
 STOP_TIMEOUT = 75.0  # more than TimeoutStopSec of muster-model@.service
+CLUSTER_TIMEOUT = 10.0
 READY_POLL = 0.1
 READY_TIMEOUT = 2.0
 DISK_FLOOR = 200 << 20  # bytes that a pull needs at least when the release does not say
@@ -75,6 +76,7 @@ DEVICE_NODE = re.compile(r"/dev(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 CDI_DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9_.-]*=[A-Za-z0-9][\w.:-]*")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ENV_VALUE = re.compile(r"[^\n\r\0]*")
+NODE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 URL_PATH = re.compile(r"/[!-~]{0,1000}")
 NAME = re.compile(r"[!-~]{1,200}")
 TEXT = re.compile(r"[^\0]{0,2000}", re.DOTALL)
@@ -606,6 +608,10 @@ class Runtime:
     def info(self) -> tuple[str | None, str | None]:
         """Return version and data folder; version None when the runtime does not answer."""
         raise NotImplementedError
+
+    def ready(self) -> bool:
+        """Tell whether it still looks after what runs, where that could go unnoticed otherwise."""
+        return True
 
     def image_present(self, image: str) -> bool:
         """Tell whether an image is stored here."""
@@ -1194,10 +1200,273 @@ def containerd(paths: Paths) -> Runtime:
     return NerdctlRuntime(paths) if shutil.which("nerdctl") else CtrRuntime(paths)
 
 
+# ---------------------------------------------------------------------------------------------
+# A node of a K3s cluster: Kubernetes runs the containers, the node says which release it wants
+
+
+MODEL_LABEL, VARIANT_LABEL = "muster.model/", "muster.variant/"
+KUBELET_CONFIG = "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
+MODEL_UNIT = re.compile(r"muster-model@(%s)\.service" % MODEL.pattern)
+PODS = "/api/v1/namespaces/muster/pods"
+
+
+class Cluster:
+    """The API of the cluster that this device is a node of, asked as its kubelet asks.
+
+    A kubelet may read and delete the pods of its own node, and change the labels of its own Node
+    object (https://kubernetes.io/docs/reference/access-authn-authz/node/): all that is needed here.
+    """
+
+    def __init__(self, paths: Paths, node: str) -> None:
+        self.paths, self.node = paths, node
+        self._connection: Any = None
+
+    def _connect(self) -> Any:
+        import http.client
+        import ssl
+        import urllib.parse
+
+        path = self.paths.at(KUBELET_CONFIG)
+        text = read_text(path)
+        if text is None:
+            raise Failure("runtime_unavailable", "%s is not there: provision this device" % path)
+        found = dict(re.findall(r"^[\s-]*([a-z-]+): *\"?([^\s\"]+)\"?\s*$", text, re.MULTILINE))
+        try:
+            server = urllib.parse.urlsplit(found["server"])
+            trust = ssl.create_default_context(cafile=found["certificate-authority"])
+            trust.load_cert_chain(found["client-certificate"], found["client-key"])
+        except (KeyError, OSError, ValueError) as error:
+            raise Failure("runtime_unavailable", "%s can't be used: %s" % (path, error)) from None
+        return http.client.HTTPSConnection(
+            server.hostname or "", server.port or 443, timeout=CLUSTER_TIMEOUT, context=trust
+        )
+
+    def ask(self, method: str, path: str, document: Any = None) -> dict[str, Any]:
+        """Ask for one object, {} when there is none; raises runtime_unavailable when the cluster
+        does not answer or refuses."""
+        import http.client
+
+        body = None if document is None else json.dumps(document)
+        headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
+        for again in (True, False):
+            kept = self._connection is not None
+            try:
+                if self._connection is None:
+                    self._connection = self._connect()
+                self._connection.request(method, path, body, headers)
+                response = self._connection.getresponse()
+                status, text = response.status, response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                self._connection = None
+                if not (kept and again):  # a kept connection may have been closed meanwhile
+                    message = "the cluster does not answer: %s" % (
+                        str(error) or type(error).__name__
+                    )
+                    raise Failure("runtime_unavailable", message) from None
+        if status == 404:
+            return {}
+        if status >= 300:
+            with contextlib.suppress(ValueError, AttributeError):
+                text = str(json.loads(text).get("message", "")).encode()
+            message = "the cluster refuses %s %s: %d %s"
+            said = text.decode(errors="replace")[:300]
+            raise Failure("runtime_unavailable", message % (method, path, status, said))
+        found = json.loads(text)
+        return found if isinstance(found, dict) else {}
+
+    def node_object(self) -> dict[str, Any]:
+        """Return this device's Node object."""
+        return self.ask("GET", "/api/v1/nodes/" + self.node)
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels of this device's node."""
+        return dict(self.node_object().get("metadata", {}).get("labels") or {})
+
+    def label(self, labels: Mapping[str, str | None]) -> None:
+        """Set labels of this device's node, and take away those that are None."""
+        document = {"metadata": {"labels": labels}}
+        if not self.ask("PATCH", "/api/v1/nodes/" + self.node, document):
+            message = "the cluster has no node %s: provision this device" % self.node
+            raise Failure("runtime_unavailable", message)
+
+    def pods(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Return the pods of models on this node."""
+        selected = "fieldSelector=spec.nodeName%3D" + self.node + "&labelSelector=muster.model"
+        path = "%s?%s%s" % (PODS, selected, "%3D" + model if model else "")
+        return list(self.ask("GET", path).get("items") or [])
+
+    def delete(self, pod: str, grace: int) -> None:
+        """Delete a pod; one that is gone is no error."""
+        self.ask("DELETE", "%s/%s?gracePeriodSeconds=%d" % (PODS, pod, grace))
+
+
+class K3sRuntime(Runtime):
+    """Containers as pods that the cluster makes: one DaemonSet for each release and variant, for
+    the nodes that have its labels. What a switch starts and stops are the labels of this node."""
+
+    name = "k3s"
+    _NO_DAEMON = re.compile(r"connect: connection refused.*\.sock|containerd\.sock")
+
+    def __init__(self, paths: Paths | None = None) -> None:
+        super().__init__(paths)
+        self.cluster = Cluster(self.paths, platform.node().lower())
+
+    def _call(self, *arguments: str, timeout: float = 60.0, given: str = "") -> Finished:
+        done = execute(["k3s", *arguments], timeout, given)
+        if done.status == 127:
+            raise Failure("runtime_unavailable", "k3s is not installed: provision this device")
+        return done
+
+    def info(self) -> tuple[str | None, str | None]:
+        try:
+            status = self.cluster.node_object().get("status") or {}
+        except Failure as failure:
+            log(failure.message)
+            return None, None
+        ready = any(
+            each.get("type") == "Ready" and each.get("status") == "True"
+            for each in status.get("conditions") or ()
+        )
+        version = (status.get("nodeInfo") or {}).get("kubeletVersion")
+        folder = self.paths.at("/var/lib/rancher/k3s/agent")
+        return (version if ready else None), (folder if os.path.isdir(folder) else None)
+
+    def ready(self) -> bool:
+        return self.info()[0] is not None
+
+    def has_cdi(self) -> bool:
+        return True
+
+    def image_present(self, image: str) -> bool:
+        return self._call("crictl", "inspecti", "--quiet", image).status == 0
+
+    def pull(self, image: str, seconds: float) -> None:
+        done = self._call("crictl", "pull", image, timeout=seconds)
+        if done.status:
+            self._explain_pull(image, seconds, done, self._NO_DAEMON)
+        # The kubelet may drop images that no pod uses; a way back needs its own.
+        kept = self._call("ctr", "images", "label", image, "io.cri-containerd.pinned=pinned")
+        if kept.status:
+            log("image %s is not pinned: %s" % (image, last_line(kept.err)))
+
+    def remove_image(self, image: str) -> None:
+        done = self._call("crictl", "rmi", image)
+        if done.status:
+            log("kept image %s: %s" % (image, last_line(done.err)))
+
+    def containers(self, model: str) -> list[Container]:
+        return [self._described(pod) for pod in self.cluster.pods(model)]
+
+    def inspect(self, name: str) -> Container | None:
+        found = [each for each in map(self._described, self.cluster.pods()) if each.name == name]
+        return next((each for each in found if each.running), found[0] if found else None)
+
+    @staticmethod
+    def _described(pod: Mapping[str, Any]) -> Container:
+        about, status = pod["metadata"], pod.get("status") or {}
+        said = [status.get("message") or ""]
+        for each in status.get("containerStatuses") or ():
+            waiting = (each.get("state") or {}).get("waiting") or {}
+            said += [": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))]
+        running = status.get("phase") == "Running" and not about.get("deletionTimestamp")
+        labels, notes = about.get("labels") or {}, about.get("annotations") or {}
+        release = labels.get("muster.release", "")
+        name = notes.get("muster.container", about["name"])
+        return Container(name, release, running, broken="; ".join(filter(None, said)))
+
+    def create(self, name: str, labels: Mapping[str, str], spec: Mapping[str, Any]) -> None:
+        pass  # its DaemonSet does, when the node has the labels
+
+    def attach_command(self, name: str) -> list[str]:
+        message = "the cluster runs %s on this node: the unit is not used" % name
+        raise Failure("runtime_unavailable", message)
+
+    def stop(self, name: str, grace: int) -> None:
+        self._delete(name, grace)
+
+    def kill(self, name: str) -> None:
+        self._delete(name, 0)
+
+    def remove(self, name: str) -> None:
+        self._delete(name, 0)
+
+    def _delete(self, name: str, grace: int) -> None:
+        for pod in self.cluster.pods():
+            if self._described(pod).name == name:
+                self.cluster.delete(pod["metadata"]["name"], grace)
+
+
+class NodeUnits(Systemd):
+    """Systemd on a node of a cluster: what its labels ask for takes the place of a model's unit."""
+
+    def __init__(self, paths: Paths, cluster: Cluster, clock: Clock) -> None:
+        self.paths, self.cluster, self.clock = paths, cluster, clock
+
+    @staticmethod
+    def _model(unit: str) -> str | None:
+        match = MODEL_UNIT.fullmatch(unit)
+        return match.group(1) if match else None
+
+    def start(self, unit: str) -> None:
+        model = self._model(unit)
+        if model is None:
+            super().start(unit)
+            return
+        store = Store(self.paths.state, model)
+        release = store.link("current")
+        if release is None:
+            raise Failure("internal", "%s has no release to run" % model)
+        variant = str(store.spec(release)["variant"])
+        self.cluster.label({MODEL_LABEL + model: release, VARIANT_LABEL + model: variant})
+
+    def stop(self, unit: str) -> None:
+        model = self._model(unit)
+        if model is None:
+            super().stop(unit)
+            return
+        self.cluster.label({MODEL_LABEL + model: None, VARIANT_LABEL + model: None})
+        until = self.clock.now() + STOP_GRACE + CLUSTER_TIMEOUT
+        while self.cluster.pods(model):
+            if self.clock.now() >= until:
+                raise Failure("internal", "pods of %s did not stop" % model, unit=unit)
+            self.clock.sleep(READY_POLL * 3)
+
+    def kill(self, unit: str) -> None:
+        model = self._model(unit)
+        if model is None:
+            super().kill(unit)
+            return
+        try:
+            for pod in self.cluster.pods(model):
+                self.cluster.delete(pod["metadata"]["name"], 0)
+        except Failure as failure:
+            log(failure.message)
+
+    def is_active(self, unit: str) -> bool:
+        model = self._model(unit)
+        if model is None:
+            return super().is_active(unit)
+        wanted = self.cluster.labels().get(MODEL_LABEL + model)
+        return wanted is not None and wanted == Store(self.paths.state, model).link("current")
+
+    def restarts(self, unit: str) -> int:
+        model = self._model(unit)
+        if model is None:
+            return super().restarts(unit)
+        try:
+            pods = self.cluster.pods(model)
+        except Failure:
+            return 0
+        statuses = [s for p in pods for s in (p.get("status") or {}).get("containerStatuses") or ()]
+        return sum(int(status.get("restartCount") or 0) for status in statuses)
+
+
 RUNTIMES: dict[str, Callable[[Paths], Runtime]] = {
     "docker": DockerRuntime,
     "podman": PodmanRuntime,
     "containerd": containerd,
+    "k3s": K3sRuntime,
 }
 
 
@@ -1411,6 +1680,7 @@ class Config(NamedTuple):
     release_public_key: str | None = None
     hardware_root: str | None = None
     proxy: bool = False
+    node: str | None = None
 
 
 class Host:
@@ -1425,7 +1695,6 @@ class Host:
     ) -> None:
         self.paths = paths or Paths(os.environ.get("MUSTER_ROOT", "/"))
         self.clock = clock or Clock(self.paths)
-        self.systemd = systemd or Systemd()
         self.damaged_config: Failure | None = None
         try:
             self.config = self._read_config()
@@ -1437,6 +1706,10 @@ class Host:
                 message = "container runtime %r is not supported" % self.config.runtime
                 raise Failure("runtime_unavailable", "%s: %s" % (self.paths.config, message))
             runtime = RUNTIMES[self.config.runtime](self.paths)
+        if isinstance(runtime, K3sRuntime):
+            runtime.cluster.node = self.config.node or runtime.cluster.node
+            systemd = systemd or NodeUnits(self.paths, runtime.cluster, self.clock)
+        self.systemd = systemd or Systemd()
         self.runtime = runtime
 
     def _read_config(self) -> Config:
@@ -1453,6 +1726,7 @@ class Host:
             request.text("release_public_key", NAME, None),
             request.text("hardware_root", NAME, None),
             request.flag("proxy", False),
+            request.text("node", NODE, None),
         )
 
     def proxy(self, model: str) -> Proxy:
@@ -2998,6 +3272,7 @@ def probe(host: Host, given: Any) -> dict[str, Any]:
         "generation": state.generation,
         "release": model.store.link("current"),
         "restarts": restarts,
+        "runtime_ready": host.runtime.ready(),
         "measurements": measurements,
     }
 

@@ -80,7 +80,7 @@ def _step(
     Devices that do not come through are taken out of ``behind``; those out of reach are ``away``.
     """
     devices = [device for device in inventory.devices if device.name in behind]
-    with controller.connected_fleet(devices) as fleet:
+    with controller.connected_fleet(devices, known=inventory.known) as fleet:
         seen = controller.survey(fleet, [device.name for device in devices], model)
         away.update(name for name, answer in seen.items() if isinstance(answer, str))
         behind.difference_update(away)

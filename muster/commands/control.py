@@ -126,7 +126,7 @@ def _end(
     inventory = controller.load_devices(record)
     journal.ask(record.id, kind, reason)
     try:
-        with controller.connected_fleet(inventory.devices) as fleet:
+        with controller.connected_fleet(inventory.devices, known=inventory.known) as fleet:
             code = driving.run(journal, journal.load(record.id), fleet, inventory)
             if is_retirement(controller.work_of(record)):
                 forget(journal.load(record.id).rollout, journal, fleet, inventory)

@@ -74,7 +74,7 @@ def plan(
     release, strategy, inventory = _load(release_path, strategy_path, inventory_path, limit)
     with open_journal(journal_url) as journal:
         quarantined = controller.quarantine(journal, release.model)
-    with controller.connected_fleet(inventory.devices) as fleet:
+    with controller.connected_fleet(inventory.devices, known=inventory.known) as fleet:
         prepared = prepare_shown(
             inventory, release, strategy, fleet, quiet=as_json, quarantined=quarantined
         )
@@ -114,7 +114,7 @@ def rollout(
     signature = controller.read_signature(release_path)
     with (
         open_journal(journal_url) as journal,
-        controller.connected_fleet(inventory.devices) as fleet,
+        controller.connected_fleet(inventory.devices, known=inventory.known) as fleet,
     ):
         quarantined = {} if include_quarantined else controller.quarantine(journal, release.model)
         prepared = prepare_shown(
@@ -150,7 +150,7 @@ def resume(rollout_id: str | None, journal_url: str | None, driving: Driving) ->
     with open_journal(journal_url) as journal:
         record = controller.unfinished(journal, rollout_id)
         inventory = controller.load_devices(record)
-        with controller.connected_fleet(inventory.devices) as ssh:
+        with controller.connected_fleet(inventory.devices, known=inventory.known) as ssh:
             work = controller.work_of(record)
             fleet = fleet_of(work, ssh, inventory)
             code = driving.run(journal, journal.load(record.id), fleet, inventory)
@@ -186,7 +186,7 @@ def rollback(
     inventory = load_inventory(inventory_path, limit)
     with (
         open_journal(journal_url) as journal,
-        controller.connected_fleet(inventory.devices) as fleet,
+        controller.connected_fleet(inventory.devices, known=inventory.known) as fleet,
     ):
         name = only_model(journal, model)
         seen = controller.survey(fleet, [d.name for d in inventory.devices], name)

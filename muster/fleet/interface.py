@@ -26,6 +26,8 @@ class Verb(str, Enum):
     """Of the program that fills a site's registry: begin a piece of work."""
     STATUS = "status"
     """Of that program: how far it is."""
+    APPLY = "apply"
+    """Of the program on a server of a K3s cluster: have the cluster run something."""
 
 
 @dataclass(frozen=True)

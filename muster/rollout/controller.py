@@ -11,6 +11,7 @@ from typing import Any
 
 from muster.errors import InputError, MusterError
 from muster.fleet.interface import Fleet, Order, Verb
+from muster.fleet.over_k3s import K3sFleet, nodes_among, server_name
 from muster.fleet.remembering import RememberingFleet
 from muster.hooks.interface import Hooks
 from muster.inventory import Device, Inventory, load_inventory, pyinfra_data
@@ -37,15 +38,27 @@ Survey = Mapping[str, Mapping[str, Any] | str]
 
 
 @contextmanager
-def connected_fleet(devices: Sequence[Device], *, remember: bool = True) -> Iterator[Fleet]:
+def connected_fleet(
+    devices: Sequence[Device], *, known: Sequence[Device] = (), remember: bool = True
+) -> Iterator[Fleet]:
     """Reach devices over SSH; connections are made when they are needed.
 
+    :param known: every device of the inventory, where a release may be staged: a node's cluster is
+        told by one of its servers.
     :param remember: whether what a device has just said it is serves once more.
+    :raises InputError: a node of a K3s cluster that can't be told what to run.
     """
     from muster.fleet.over_pyinfra import PyinfraFleet
 
-    ssh = PyinfraFleet({device.name: pyinfra_data(device) for device in devices})
-    fleet = RememberingFleet(ssh) if remember else ssh
+    nodes = nodes_among(devices, known) if known else {}
+    servers = {name for node in nodes.values() for name in node.servers}
+    data = {device.name: pyinfra_data(device) for device in devices}
+    data |= {server_name(d.name): pyinfra_data(d) for d in known if d.name in servers}
+    fleet: Fleet = PyinfraFleet(data)
+    if nodes:
+        fleet = K3sFleet(fleet, nodes)
+    if remember:
+        fleet = RememberingFleet(fleet)
     try:
         yield fleet
     finally:

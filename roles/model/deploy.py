@@ -64,6 +64,9 @@ def _attempt(host: Host, variables: Variables, orders: Orders) -> Attempt | None
     seen = _inspect(host, release.model)
     if seen is None:
         return None
+    if seen["runtime"]["name"] == "k3s":
+        _refuse(host, "its models run on K3s, whose cluster is told by `muster rollout` alone")
+        return None
     attempt = Attempt(
         host.name,
         selected[0],

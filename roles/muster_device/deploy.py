@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pyinfra import host
 from pyinfra.api.deploy import deploy
 from pyinfra.operations import files as pyinfra_files
 
+from muster.k3s.naming import node_name
 from muster.paths import COLLECTION_ROOT
 from roles.muster_device.operations import proxy_package
 from roles.muster_device.variables import Variables
@@ -67,6 +69,8 @@ def start_of_runtime(runtime: str) -> list[File]:
     lines = [f"# Written by the role muster_device: the models run on {runtime}.", "[Unit]"]
     if service:
         lines += [f"After={service}", f"Wants={service}"]
+    elif runtime == "k3s":  # a node has one of them
+        lines.append("After=k3s.service k3s-agent.service")
     text = "\n".join(lines) + "\n"
     units = ("muster-boot.service", "muster-model@.service")
     return [File(f"/etc/systemd/system/{unit}.d/10-runtime.conf", text) for unit in units]
@@ -75,7 +79,7 @@ def start_of_runtime(runtime: str) -> list[File]:
 def same_runtime(runtime: str) -> str:
     """Shell command that fails when releases on the device are in another runtime's hands."""
     return (
-        'told=$(sed -n \'s/^ *"runtime": "\\([a-z]*\\)".*/\\1/p\' /etc/muster/device.json'
+        'told=$(sed -n \'s/^ *"runtime": "\\([a-z0-9]*\\)".*/\\1/p\' /etc/muster/device.json'
         " 2>/dev/null)\n"
         f'if [ -n "$told" ] && [ "$told" != {runtime} ] && ls -d /var/lib/muster/*/current'
         " >/dev/null 2>&1; then\n"
@@ -93,6 +97,8 @@ def _configuration(variables: Variables) -> list[File]:
         "hardware_root": variables.muster_device_hardware_root,
         "proxy": variables.muster_device_proxy,
     }
+    if variables.muster_device_runtime == "k3s":
+        document["node"] = node_name(host.data.get("inventory_device", host.name))
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     found = [File("/etc/muster/device.json", text)]
     if key:

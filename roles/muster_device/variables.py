@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
+from muster.fields import Problems
 from roles.variables import AbsolutePath, HostPort, RoleVariables, variable
 
 
@@ -16,10 +17,11 @@ class Variables(RoleVariables):
     muster_registry: HostPort = variable(
         ..., "the site's registry, as its devices see it", shown_type="`host:port`"
     )
-    muster_device_runtime: Literal["docker", "podman", "containerd"] = variable(
+    muster_device_runtime: Literal["docker", "podman", "containerd", "k3s"] = variable(
         "docker",
-        "what runs the models; the role of that name installs it",
-        shown_type="`docker`, `podman` or `containerd`",
+        "what runs the models; the role of that name installs it, `k3s_server` or `k3s_agent` that"
+        " of a node",
+        shown_type="`docker`, `podman`, `containerd` or `k3s`",
     )
     muster_device_release_public_key: str | None = variable(
         None,
@@ -37,6 +39,13 @@ class Variables(RoleVariables):
         "folder in which accelerators are looked for instead of `/`, on emulated devices",
         shown_type="path",
     )
+
+    @model_validator(mode="after")
+    def _runtime_fits(self) -> Variables:
+        if self.muster_device_runtime == "k3s" and self.muster_device_proxy:
+            text = "expected false on a node of a K3s cluster, which makes the pods; got true"
+            raise Problems([(("muster_device_proxy",), text)])
+        return self
 
     @field_validator("muster_device_release_public_key")
     @classmethod

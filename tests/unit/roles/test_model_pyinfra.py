@@ -27,11 +27,13 @@ NEW = Release.model_validate(RELEASE).id
 REFUSAL = {"ok": False, "error": {"code": "bad_input", "message": "not expected", "detail": {}}}
 
 
-def inspected(current: str = OLD, arch: str = "amd64", **model: Any) -> dict[str, Any]:
+def inspected(
+    current: str = OLD, arch: str = "amd64", runtime: str = "docker", **model: Any
+) -> dict[str, Any]:
     return {
         "ok": True,
         "arch": arch,
-        "runtime": {"name": "docker", "ready": True},
+        "runtime": {"name": runtime, "ready": True},
         "model": {
             "current": {"id": current, "serving": True},
             "previous": None,
@@ -126,6 +128,7 @@ def test_devices_that_fail_are_left_behind_and_the_others_go_on(run: Run) -> Non
         "good": device(refuses=("revert",)),
         "wrong": device(503, refuses=("confirm",)),
         "small": device(refuses=ORDERS, arch="arm64"),
+        "node": device(refuses=ORDERS, runtime="k3s"),
         "bare": device(refuses=COMMANDS),
         "misplaced": device(refuses=COMMANDS),
     }
@@ -134,6 +137,7 @@ def test_devices_that_fail_are_left_behind_and_the_others_go_on(run: Run) -> Non
     assert f"from {OLD} to {NEW} (hw_coral)" in output
     before, _, _ = output.partition("--> Beginning operation run")
     assert "architecture arm64, needed amd64" in before
+    assert "its models run on K3s" in before
     assert "inspect failed: was the device provisioned?" in before
     assert "it is in no hardware group" in before
     gate = step(output, "health gate")

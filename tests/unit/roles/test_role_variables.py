@@ -150,7 +150,7 @@ def test_a_name_of_somebodys_own_is_no_typing_error(name: str) -> None:
         ({"docker_address_pools": [{"base": "10.0.0.0/8"}]}, "docker_address_pools: 0.size"),
         ({"docker_data_root": "data"}, "docker_data_root"),
         ({"muster_registry": "https://reg:5000"}, "muster_registry"),
-        ({"muster_device_runtime": "rkt"}, "expected 'docker', 'podman' or 'containerd'"),
+        ({"muster_device_runtime": "rkt"}, "expected 'docker', 'podman', 'containerd' or 'k3s'"),
         ({"muster_device_release_public_key": __file__}, "minisign public key"),
     ],
 )

@@ -1,0 +1,18 @@
+"""Names that Muster gives to what it makes in a cluster."""
+
+from __future__ import annotations
+
+NAMESPACE = "muster"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "muster"}
+MODEL_LABEL = "muster.model/"
+"""Prefix of the label of a node whose value is the id of the release that it wants of a model."""
+VARIANT_LABEL = "muster.variant/"
+"""Prefix of the label of a node whose value is the variant of that release."""
+
+
+def node_name(device: str) -> str:
+    """Name of a device as a node: names of nodes are DNS names, in lower case and without ``_``.
+
+    Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+    """
+    return device.lower().replace("_", "-")
