@@ -102,7 +102,8 @@ class Drill:
             if snapshot.rollout.release_id != release.id:
                 release = Release.from_canonical(snapshot.rollout.release_document)
             observers = [observer] if observer else []
-            options.setdefault("facts", self.facts(fleet))
+            if "facts" not in options:
+                options["facts"] = self.facts(fleet)
             engine = Engine(
                 snapshot,
                 release,
