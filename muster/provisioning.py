@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ SITE_ROLES = (
     "docker", "podman", "containerd",
     "nvidia", "jetson", "coral", "hailo", "intel", "cpu",
     "registry", "hub", "monitoring", "prometheus",
+    "k3s_server", "k3s_agent",
     "muster_device", "firewall",
 )  # fmt: skip
 """Roles that ``deploys/site.py`` runs where they are chosen, in this order."""
@@ -34,6 +37,7 @@ _DEPLOYS = COLLECTION_ROOT / "deploys"
 _DEVICE_LINE = re.compile(r"^\s*\[(?P<name>[^\]]+)\]\s+(?P<text>.*)$")
 _STEP_LINE = re.compile(r"^--> Starting operation: (?P<name>.*?)\s*$")
 _TAIL = 15
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ def _run(
         encoding="utf-8",
         errors="replace",
         env=environment,
+        preexec_fn=_end_with_controller,
     ) as process:
         for line in _lines(process.stderr):
             log.add(line)
@@ -180,6 +185,13 @@ def _run(
             if match := _STEP_LINE.match(line):
                 on_step(match["name"])
     return process.returncode, log
+
+
+def _end_with_controller() -> None:
+    """Have the kernel end this process with the one that started it: who takes over provisions the
+    same devices. Linux only, see prctl(2)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _lines(stream: Iterable[str] | None) -> Iterable[str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +204,23 @@ def test_the_deploy_runs_every_role_in_order() -> None:
     assert re.findall(r'^run\("(\w+)"\)$', text, re.MULTILINE) == list(SITE_ROLES)
     packages = {path.parent.name for path in (COLLECTION_ROOT / "roles").glob("*/deploy.py")}
     assert packages - {"model"} == set(SITE_ROLES)
+
+
+def test_a_killed_controller_leaves_no_run_behind(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    run = ["sh", "-c", f"echo $$ >{told}; exec sleep 60"]
+    code = (
+        "from muster.provisioning import _run; import os;"
+        f" _run({run!r}, dict(os.environ), lambda _: None, lambda _: None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as controller:
+        until = time.monotonic() + 30
+        while not (told.exists() and told.read_text().strip()):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        controller.kill()
+    process = Path("/proc", told.read_text().strip(), "cmdline")
+    until = time.monotonic() + 10
+    while process.exists() and b"sleep" in process.read_bytes():
+        assert time.monotonic() < until, "it goes on"
+        time.sleep(0.05)
