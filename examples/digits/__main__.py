@@ -13,6 +13,7 @@ from muster.errors import MusterError
 from muster.inventory import load_inventory
 
 from . import answering_versions, build_images, publish
+from .rootfs import ARCHITECTURES
 
 
 @click.group()
@@ -21,10 +22,15 @@ def main() -> None:
 
 
 @main.command()
+@click.option(
+    "--architecture",
+    type=click.Choice(list(ARCHITECTURES)),
+    help="What the images are for; this machine's own by default.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object by version.")
-def build(as_json: bool) -> None:
+def build(architecture: str | None, as_json: bool) -> None:
     """Build the images into Muster's cache."""
-    images = build_images()
+    images = build_images(architecture)
     if as_json:
         click.echo(
             json.dumps(
@@ -58,10 +64,21 @@ def build(as_json: bool) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the release documents.",
 )
+@click.option(
+    "--architecture",
+    "architectures",
+    multiple=True,
+    metavar="GROUP=ARCH",
+    help="Architecture of the devices of a hardware group, such as hw_jetson_orin=arm64; this"
+    " machine's own by default. May be given several times.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object of paths by version.")
-def publish_command(registry: str, ca: Path, output: Path, as_json: bool) -> None:
+def publish_command(
+    registry: str, ca: Path, output: Path, architectures: tuple[str, ...], as_json: bool
+) -> None:
     """Build, push to a registry and write the release documents."""
-    documents = publish(registry, ca, output)
+    pairs = [entry.partition("=") for entry in architectures]
+    documents = publish(registry, ca, output, {group: kind for group, _, kind in pairs})
     if as_json:
         click.echo(json.dumps({version: str(path) for version, path in documents.items()}))
         return

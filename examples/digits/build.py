@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from muster.errors import InputError
+
 from . import cache, oci, rootfs
 from .oci import OciImage
 
@@ -35,23 +37,35 @@ _CONFIG = {
 }
 
 
-def build_images() -> dict[str, OciImage]:
+def build_images(architecture: str | None = None) -> dict[str, OciImage]:
     """Build whatever isn't built yet and return the images by version.
 
     The same sources on the same machine give the same digests; another state of the
     distribution's packages gives another lowest layer when the cache is empty.
 
+    :param architecture: what the images are for, ``amd64`` or ``arm64``; this machine's own when
+        not given. Nothing of another one has to run here.
+    :raises InputError: there are no images for that architecture.
     :raises MusterError: a program is missing or failed.
     """
+    own = rootfs.architecture()
+    architecture = architecture or own
+    if architecture not in rootfs.ARCHITECTURES:
+        known = ", ".join(rootfs.ARCHITECTURES)
+        raise InputError(f"architecture: expected one of {known}, got {architecture}")
     with cache.locked():
         recipe = [_HERE / "oci.py", _HERE / "rootfs.py"]
-        machine = [str(rootfs.distribution()), rootfs.architecture()]
-        root = cache.made("root", [*machine, *recipe], rootfs.make_root)
+        roots = {own: _root(own, None, recipe)}
+        if architecture != own:
+            roots[architecture] = _root(architecture, roots[own] / "root", recipe)
+        root = roots[architecture]
         requirements = _HERE / "requirements-serve.txt"
         site = cache.made(
             "dependencies",
             [root, requirements, *recipe],
-            lambda folder: rootfs.make_site(folder, root / "root", requirements),
+            lambda folder: rootfs.make_site(
+                folder, root / "root", requirements, architecture, roots[own] / "root"
+            ),
         )
         server = _layer("server", "app/serve.py", _HERE / "serve.py")
         models = _models()
@@ -62,9 +76,17 @@ def build_images() -> dict[str, OciImage]:
         built = cache.made(
             "images",
             [Path(__file__), *recipe, *(layer for stack in layers.values() for layer in stack)],
-            lambda folder: _write_layout(folder, layers),
+            lambda folder: _write_layout(folder, architecture, layers),
         )
     return oci.read_layout(built)
+
+
+def _root(architecture: str, interpreter: Path | None, recipe: list[Path]) -> Path:
+    return cache.made(
+        "root",
+        [str(rootfs.distribution()), architecture, *recipe],
+        lambda folder: rootfs.make_root(folder, architecture, interpreter),
+    )
 
 
 def smoke_cases() -> list[dict[str, Any]]:
@@ -118,12 +140,12 @@ def _models() -> Path:
     return cache.made("models", [rootfs.architecture(), requirements, script], train)
 
 
-def _write_layout(folder: Path, layers: dict[str, list[Path]]) -> None:
+def _write_layout(folder: Path, architecture: str, layers: dict[str, list[Path]]) -> None:
     layout = oci.Layout(folder)
     for version, stack in layers.items():
         names = {
             "org.opencontainers.image.title": "digits",
             "org.opencontainers.image.version": version,
         }
-        layout.add_image(version, rootfs.architecture(), stack, {**_CONFIG, "Labels": names}, names)
+        layout.add_image(version, architecture, stack, {**_CONFIG, "Labels": names}, names)
     layout.close()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from muster.errors import MusterError
+from muster.errors import InputError, MusterError
 
 from . import cache
-from .build import PORT, build_images, smoke_cases
+from .build import PORT, VERSIONS, build_images, smoke_cases
 from .oci import OciImage
+from .rootfs import ARCHITECTURES
 
 REPOSITORY = "models/digits"
 
@@ -37,7 +39,9 @@ _HEADER = """\
 """
 
 
-def publish(registry: str, ca: Path, output: Path) -> dict[str, Path]:
+def publish(
+    registry: str, ca: Path, output: Path, architectures: Mapping[str, str] | None = None
+) -> dict[str, Path]:
     """Build what isn't built, push every image and write a release document for each.
 
     Pushing again moves nothing.
@@ -45,21 +49,28 @@ def publish(registry: str, ca: Path, output: Path) -> dict[str, Path]:
     :param registry: ``host:port`` as this machine reaches it.
     :param ca: PEM file of the authority that signed the registry's certificate.
     :param output: folder of the documents ``digits-<version>.yml``, created where missing.
+    :param architectures: architecture of the devices of a hardware group, by its name; this
+        machine's own for every other one. Such images are tagged ``<version>-<architecture>``.
     :returns: the documents by version.
+    :raises InputError: there is no such hardware group or architecture.
     :raises MusterError: a program is missing or failed, or the registry changed a digest.
     """
-    images = build_images()
-    for version, image in images.items():
-        push(image, f"{registry}/{REPOSITORY}:{version}", ca)
+    images, wanted = images_of_groups(architectures or {})
+    for architecture, versions in images.items():
+        suffix = f"-{architecture}" if architecture else ""
+        for version, image in versions.items():
+            push(image, f"{registry}/{REPOSITORY}:{version}{suffix}", ca)
     output.mkdir(parents=True, exist_ok=True)
     smoke = smoke_cases()
     documents = {}
-    for version, image in images.items():
+    for version in VERSIONS:
+        found = {group: images[kind][version] for group, kind in wanted.items()}
+        size = max(image.size for image in found.values())
         path = output / f"digits-{version}.yml"
         path.write_text(
-            _HEADER.format(version=version, size=round(image.size / 1e6))
+            _HEADER.format(version=version, size=round(size / 1e6))
             + yaml.dump(
-                release_document(version, image, smoke),
+                release_document(version, found, smoke),
                 Dumper=_Dumper,
                 sort_keys=False,
                 width=100,
@@ -67,6 +78,28 @@ def publish(registry: str, ca: Path, output: Path) -> dict[str, Path]:
         )
         documents[version] = path
     return documents
+
+
+def images_of_groups(
+    architectures: Mapping[str, str],
+) -> tuple[dict[str, dict[str, OciImage]], dict[str, str]]:
+    """Build the images of every architecture that a hardware group wants.
+
+    :returns: images by architecture and version, and the architecture of every hardware group;
+        the machine's own is "".
+    :raises InputError: there is no such hardware group or architecture.
+    """
+    for group in architectures:
+        if group not in HARDWARE:
+            raise InputError(f"hardware group: expected one of {', '.join(HARDWARE)}, got {group}")
+        if architectures[group] not in ARCHITECTURES:
+            raise InputError(
+                f"architecture {group}: expected one of {', '.join(ARCHITECTURES)}, "
+                f"got {architectures[group] or 'nothing'}"
+            )
+    wanted = {group: architectures.get(group, "") for group in HARDWARE}
+    images = {kind: build_images(kind or None) for kind in sorted(set(wanted.values()))}
+    return images, wanted
 
 
 def push(image: OciImage, destination: str, ca: Path) -> None:
@@ -86,8 +119,13 @@ def push(image: OciImage, destination: str, ca: Path) -> None:
         raise MusterError(f"{destination} became {pushed}, and was built as {image.digest}")
 
 
-def release_document(version: str, image: OciImage, smoke: list[dict[str, Any]]) -> dict[str, Any]:
-    """The release of one version, ready to be written."""
+def release_document(
+    version: str, images: Mapping[str, OciImage], smoke: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The release of one version, ready to be written.
+
+    :param images: by hardware group.
+    """
     return {
         "apiVersion": "muster/v1",
         "kind": "Release",
@@ -95,7 +133,7 @@ def release_document(version: str, image: OciImage, smoke: list[dict[str, Any]])
         "version": version,
         "description": DESCRIPTIONS[version],
         "endpoint": _Compact(port=8000, container_port=PORT, ready_path="/v2/health/ready"),
-        "variants": {group: _variant(image, needs) for group, needs in HARDWARE.items()},
+        "variants": {group: _variant(images[group], needs) for group, needs in HARDWARE.items()},
         "gates": [
             {"name": "ready", "type": "readiness", "path": "/v2/models/digits/ready"},
             {

@@ -1,6 +1,7 @@
 """What the model images stand on: a Debian or Ubuntu root with Python, and the dependencies.
 
-Both are of the distribution and architecture of the machine that builds.
+Both are of the distribution of the machine that builds, and of an architecture that need not be its
+own: nothing that was made for another one is run here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from muster.errors import MusterError
 
 from .cache import run, uv
 from .oci import write_layer
+
+WHEELS = "manylinux_2_28"
+"""What wheels may need of the C library; older than that of every supported distribution."""
+
+ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""What the image can be built for: the spelling of images, and that of kernels and wheels."""
 
 USER = 65532
 SITE = "app/site"
@@ -97,11 +104,10 @@ NOT_IN_SITE = (
 
 def architecture() -> str:
     """The machine's architecture in the spelling of images."""
-    machine = platform.machine()
-    try:
-        return {"x86_64": "amd64", "aarch64": "arm64"}[machine]
-    except KeyError:
-        raise MusterError(f"onnxruntime has no packages for {machine}") from None
+    for name, machine in ARCHITECTURES.items():
+        if machine == platform.machine():
+            return name
+    raise MusterError(f"onnxruntime has no packages for {platform.machine()}")
 
 
 def distribution() -> Distribution:
@@ -109,8 +115,12 @@ def distribution() -> Distribution:
     return read_distribution(Path("/etc/os-release").read_text(encoding="utf-8"))
 
 
-def make_root(folder: Path) -> None:
-    """Make the lowest layer, and ``root/`` with the same content for :func:`make_site`."""
+def make_root(folder: Path, architecture: str, interpreter: Path | None = None) -> None:
+    """Make the lowest layer, and ``root/`` with the same content for :func:`make_site`.
+
+    :param architecture: a key of :data:`ARCHITECTURES`.
+    :param interpreter: ``root/`` of the machine's own architecture, for another one's.
+    """
     packed, root = folder / "root.tar", folder / "root"
     lines, stanzas = distribution_sources(read_apt_files(), distribution())
     sources = {"mirrors.list": "\n".join([*lines, ""]), "mirrors.sources": "\n".join(stanzas)}
@@ -121,6 +131,8 @@ def make_root(folder: Path) -> None:
             "mmdebstrap",
             "--quiet",
             "--variant=extract",
+            f"--architectures={architecture}",
+            "--skip=check/qemu",  # nothing in it is run while it is made
             "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
             f"--include={','.join(PACKAGES)}",
             distribution().codename,
@@ -141,18 +153,26 @@ def make_root(folder: Path) -> None:
     for name, content in accounts.items():
         (root / "etc" / name).write_text(content)
     for library in root.glob("usr/lib/python3*"):
-        _byte_compile(root, library, "/" + library.relative_to(root).as_posix())
+        place = "/" + library.relative_to(root).as_posix()
+        _byte_compile(root, interpreter or root, library, place)
     write_layer(folder, {"": root})
 
 
-def make_site(folder: Path, root: Path, requirements: Path) -> None:
-    """Make the layer of the server's dependencies, for the Python in ``root``."""
+def make_site(
+    folder: Path, root: Path, requirements: Path, architecture: str, interpreter: Path
+) -> None:
+    """Make the layer of the server's dependencies, for the Python in ``root``.
+
+    :param architecture: what ``root`` was made for.
+    :param interpreter: ``root/`` of the machine's own architecture.
+    """
     site = folder / "site"
     run(
         [
             uv(),
             *("pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"),
-            *("--python", sys.executable, "--python-version", _python(root).name[len("python") :]),
+            *("--python", sys.executable, "--python-version", _python_version(root)),
+            *("--python-platform", f"{ARCHITECTURES[architecture]}-{WHEELS}"),
             *("--target", site, "--requirement", requirements),
         ]
     )
@@ -162,25 +182,38 @@ def make_site(folder: Path, root: Path, requirements: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-    _byte_compile(root, site, f"/{SITE}")
+    _byte_compile(root, interpreter, site, f"/{SITE}")
     write_layer(folder, {SITE: site})
     shutil.rmtree(site)
 
 
-def _byte_compile(root: Path, folder: Path, place: str) -> None:
-    """Compile with the image's own interpreter, started by its own loader: no chroot, no root.
+def _byte_compile(root: Path, interpreter: Path, folder: Path, place: str) -> None:
+    """Compile with an image's own interpreter, started by its own loader: no chroot, no root.
 
     -B: what the interpreter would write on its own has times and paths of this machine in it.
+
+    :param interpreter: root of the machine's architecture; byte code is the same on every one.
+    :raises MusterError: its Python is not the one of ``root``, whose byte code differs.
     """
-    library = next(root.glob("usr/lib/*-linux-gnu*/ld-linux-*.so.?")).parent
+    if _python_version(interpreter) != _python_version(root):
+        raise MusterError(
+            f"the packages of another architecture bring Python {_python_version(root)}: expected "
+            f"{_python_version(interpreter)}, as those of this machine's"
+        )
+    library = next(interpreter.glob("usr/lib/*-linux-gnu*/ld-linux-*.so.?")).parent
     loader = next(library.glob("ld-linux-*.so.?"))
     run(
         [
-            *(loader, "--library-path", library, _python(root), "-I", "-B", "-m", "compileall"),
-            *("-q", "--invalidation-mode", "unchecked-hash", "-s", folder, "-p", place, folder),
+            *(loader, "--library-path", library, _python(interpreter), "-I", "-B"),
+            *("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
+            *("-s", folder, "-p", place, folder),
         ]
     )
 
 
 def _python(root: Path) -> Path:
     return next(root.glob("usr/bin/python3.[0-9]*"))
+
+
+def _python_version(root: Path) -> str:
+    return _python(root).name[len("python") :]

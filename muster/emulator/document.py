@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
+from muster.emulator.architecture import Architecture
 from muster.emulator.hardware import PROFILES
 from muster.fields import Document, Location, Problems, Size, Strict, describe
 
@@ -47,6 +48,9 @@ class EmulatedDevice(Strict):
     """Key of ``sites``."""
     hardware: str
     """Name of a hardware profile: what the detection of hardware finds in the device."""
+    architecture: Architecture | None = None
+    """Of the programs on it; the machine's own when not given. The machine has to run those of
+    another one by emulation."""
     memory: Size = 1 << 30
     """Limit of the device with everything that runs inside it."""
     cpus: Annotated[float, Field(gt=0)] | None = None
@@ -54,6 +58,8 @@ class EmulatedDevice(Strict):
     disk: Size | None = None
     """Size of the filesystem with the container runtime's data; without it that data lies on this
     machine's own disk and can't be filled up."""
+    image: str | None = None
+    """Docker image to run in place of the usual one, which it must be built from."""
     groups: tuple[GroupName, ...] = ()
     """Further inventory groups."""
     variables: dict[str, Any] = Field(default_factory=dict)
@@ -111,6 +117,12 @@ class FleetDocument(Document):
         if problems:
             raise Problems(problems)
         return self
+
+    @property
+    def architectures(self) -> dict[str, str]:
+        """Architecture by device, of those devices that name one."""
+        named = {name: device.architecture for name, device in self.devices.items()}
+        return {name: architecture for name, architecture in named.items() if architecture}
 
     def site_devices(self, site: str) -> list[str]:
         """Names of the devices of one site, in the document's order."""

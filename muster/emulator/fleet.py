@@ -15,6 +15,12 @@ import yaml
 from muster import paths
 from muster.documents import load_document
 from muster.emulator import faults
+from muster.emulator.architecture import (
+    foreign_architectures,
+    own_architecture,
+    read_handlers,
+    require_emulation,
+)
 from muster.emulator.containers import address_of, published_port
 from muster.emulator.document import FleetDocument
 from muster.emulator.engine import FLEET_LABEL, REGISTRY, Engine, parallel
@@ -84,12 +90,17 @@ class EmulatedFleet:
         :returns: ``changed``; names under ``created``, ``started``, ``kept``, ``removed``;
             ``degraded`` (device to failed units); ``cut`` (devices behind a cut link, which were
             not waited for); ``registry`` (address), ``inventory`` (path), ``seconds``.
+        :raises InputError: when a device is of an architecture that this machine doesn't run.
         :raises MusterError: when something does not come up; the message names it.
         """
         begin = time.monotonic()
+        wanted = self.document.architectures
+        foreign = foreign_architectures(wanted, own_architecture()) if wanted else ()
+        if foreign:
+            require_emulation(wanted, own_architecture(), read_handlers())
         with self._lock():
             self._engine.refuse_other_owner()
-            images = ensure_images(self._engine.client, self.report)
+            images = ensure_images(self._engine.client, self.report, foreign)
             self._raise_inotify_limit()
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.report(f"starting {len(self.document.devices)} devices")

@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from docker.errors import BuildError, ImageNotFound
 
 from muster import paths
 from muster.emulator import stand_ins
+from muster.emulator.architecture import MACHINES
 from muster.emulator.locking import locked
 from muster.emulator.sources import (
     Distribution,
@@ -52,6 +54,10 @@ SITE_PACKAGES = (
 
 _REGISTRY_PACKAGES = ("docker-registry",)
 _DEVICE_FILES = ("device.Dockerfile", "device-setup", "emu-init", "emu-link", "emu-link.service")
+_FOREIGN_DEVICE_FILES = (
+    "foreign-device.Dockerfile", "foreign-setup", "foreign-services.conf", *_DEVICE_FILES[1:],
+)  # fmt: skip
+_FOREIGN_REGISTRY_FILES = ("foreign-registry.Dockerfile",)
 _REGISTRY_FILES = ("registry.Dockerfile", "registry.yml", "registry-start", "sign-packages")
 
 Report = Callable[[str], None]
@@ -59,44 +65,95 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Images:
-    """Names of the images that a fleet runs."""
+    """Names of the images that a fleet runs.
+
+    :param foreign: images of devices of other architectures than the machine's, by architecture.
+    """
 
     device: str
     registry: str
+    foreign: Mapping[str, str] = field(default_factory=dict)
 
 
-def ensure_images(client: docker.DockerClient, report: Report) -> Images:
+def ensure_images(
+    client: docker.DockerClient, report: Report, foreign: Sequence[str] = ()
+) -> Images:
     """Make or load whatever images are missing. One process at a time does so.
 
     :param report: called with what happens next, for people.
+    :param foreign: architectures other than the machine's that devices need.
     :raises MusterError: when a tool is missing or a build fails.
     """
     recipe = _Recipe.of_this_machine()
-    images = Images(f"muster-device:{recipe.device_key}", f"muster-registry:{recipe.registry_key}")
-    if _present(client, images.device) and _present(client, images.registry):
-        return images
-    cache = paths.cache_dir() / "images"
+    images = _ensure_own(client, report, recipe)
+    for architecture in foreign:
+        images = _ensure_foreign(client, report, recipe, images, architecture)
+    return images
 
+
+def _ensure_own(client: docker.DockerClient, report: Report, recipe: _Recipe) -> Images:
+    images = Images(f"muster-device:{recipe.device_key}", f"muster-registry:{recipe.registry_key}")
+    if image_present(client, images.device) and image_present(client, images.registry):
+        return images
+
+    with _one_at_a_time(report):
+        base, packages = _ensure_base(client, report, recipe)
+        if not image_present(client, images.device):
+            report("building the device image")
+            _build(client, images.device, {"BASE": base}, _DEVICE_FILES)
+        if not image_present(client, images.registry):
+            report("building the registry image")
+            arguments = {"BASE": base}
+            _build(
+                client, images.registry, arguments, _REGISTRY_FILES, packages, stand_ins.archive()
+            )
+    return images
+
+
+def _ensure_foreign(
+    client: docker.DockerClient, report: Report, own: _Recipe, images: Images, architecture: str
+) -> Images:
+    """Add the devices of another architecture, and their packages in the registry."""
+    recipe = replace(own, machine=MACHINES[architecture])
+    files = _FOREIGN_DEVICE_FILES
+    device = f"muster-device:{_hash(own.base_key, recipe.base_key, *map(_text, files))}"
+    parts = (images.registry, recipe.base_key, *map(_text, _FOREIGN_REGISTRY_FILES))
+    registry = f"muster-registry:{_hash(*parts)}"
+    if not (image_present(client, device) and image_present(client, registry)):
+        with _one_at_a_time(report):
+            own_base, _ = _ensure_base(client, report, own)
+            base, packages = _ensure_base(client, report, recipe)
+            arguments = {"BASE": base, "OWN": own_base, "ARCHITECTURE": architecture}
+            if not image_present(client, device):
+                report(f"building the device image for {architecture}")
+                _build(client, device, arguments, files)
+            if not image_present(client, registry):
+                report(f"building the registry image with packages for {architecture}")
+                arguments = {"BASE": images.registry, "ARCHITECTURE": architecture}
+                _build(client, registry, arguments, _FOREIGN_REGISTRY_FILES, packages)
+    return Images(images.device, registry, {**images.foreign, architecture: device})
+
+
+def _one_at_a_time(report: Report) -> AbstractContextManager[None]:
     def waiting() -> None:
         report("waiting for another process that makes the images")
 
-    with locked(cache / "lock", waiting):
-        base = f"muster-base:{recipe.base_key}"
-        root, packages = (cache / f"{recipe.base_key}.{part}.tar" for part in ("root", "packages"))
-        if not (root.exists() and packages.exists()):
-            report("making the base image from this machine's package mirror (minutes)")
-            recipe.run_mmdebstrap(root, packages)
-        if not _present(client, base):
-            report("loading the base image")
-            name, tag = base.split(":")
-            client.api.import_image_from_file(str(root), repository=name, tag=tag)
-        if not _present(client, images.device):
-            report("building the device image")
-            _build(client, images.device, base, _DEVICE_FILES)
-        if not _present(client, images.registry):
-            report("building the registry image")
-            _build(client, images.registry, base, _REGISTRY_FILES, packages, stand_ins.archive())
-    return images
+    return locked(paths.cache_dir() / "images" / "lock", waiting)
+
+
+def _ensure_base(client: docker.DockerClient, report: Report, recipe: _Recipe) -> tuple[str, Path]:
+    """The base image of a recipe, and the tar of the packages that belong to it."""
+    cache, base = paths.cache_dir() / "images", f"muster-base:{recipe.base_key}"
+    root, packages = (cache / f"{recipe.base_key}.{part}.tar" for part in ("root", "packages"))
+    if not (root.exists() and packages.exists()):
+        what = "" if recipe.is_own else f" of {recipe.architecture}, by emulation"
+        report(f"making the base image{what} from this machine's package mirror (minutes)")
+        recipe.run_mmdebstrap(root, packages)
+    if not image_present(client, base):
+        report("loading the base image")
+        name, tag = base.split(":")
+        client.api.import_image_from_file(str(root), repository=name, tag=tag)
+    return base, packages
 
 
 @dataclass(frozen=True)
@@ -104,6 +161,7 @@ class _Recipe:
     distribution: Distribution
     lines: tuple[str, ...]
     stanzas: tuple[str, ...]
+    machine: str = field(default_factory=platform.machine)
 
     @classmethod
     def of_this_machine(cls) -> _Recipe:
@@ -117,6 +175,16 @@ class _Recipe:
         return cls(distribution, tuple(lines), tuple(stanzas))
 
     @property
+    def is_own(self) -> bool:
+        """Whether this is for the machine's own architecture."""
+        return self.machine == platform.machine()
+
+    @property
+    def architecture(self) -> str:
+        """Architecture as packages spell it."""
+        return next(name for name, machine in MACHINES.items() if machine == self.machine)
+
+    @property
     def device_packages(self) -> tuple[str, ...]:
         extra = ("docker-cli",) if self.distribution.has_docker_cli else ()
         return DEVICE_PACKAGES + extra
@@ -124,7 +192,7 @@ class _Recipe:
     @property
     def base_key(self) -> str:
         parts = (
-            self.distribution, platform.machine(), self.lines, self.stanzas,
+            self.distribution, self.machine, self.lines, self.stanzas,
             self.device_packages, SITE_PACKAGES, _REGISTRY_PACKAGES, _text("fetch-packages"),
         )  # fmt: skip
         return _hash(*map(repr, parts))
@@ -158,6 +226,7 @@ class _Recipe:
             merged_usr = Path("/usr/share/mmdebstrap/hooks/merged-usr")
             command = [
                 "mmdebstrap", "--variant=minbase", "--quiet",
+                *([] if self.is_own else [f"--architectures={self.architecture}"]),
                 f"--include={','.join(self.device_packages)}",
                 *([f"--hook-dir={merged_usr}"] if merged_usr.exists() else []),
                 *(f"--aptopt={line}" for line in _acquire_options()),
@@ -200,12 +269,15 @@ def _acquire_options() -> list[str]:
 def _build(
     client: docker.DockerClient,
     tag: str,
-    base: str,
+    arguments: Mapping[str, str],
     files: tuple[str, ...],
     packages: Path | None = None,
     vendor_packages: bytes | None = None,
 ) -> None:
-    """Build ``tag`` from files of this package, the first one being the Dockerfile."""
+    """Build ``tag`` from files of this package, the first one being the Dockerfile.
+
+    :param arguments: of the build, such as the image that it starts from.
+    """
     with tempfile.TemporaryFile() as context:
         with tarfile.open(fileobj=context, mode="w") as archive:
             for name in files:
@@ -225,7 +297,7 @@ def _build(
                 fileobj=context,
                 custom_context=True,
                 tag=tag,
-                buildargs={"BASE": base},
+                buildargs=dict(arguments),
                 network_mode="none",
                 rm=True,
                 forcerm=True,
@@ -235,7 +307,8 @@ def _build(
             raise MusterError(f"building {tag} failed: {error}\n{log[-3000:]}") from error
 
 
-def _present(client: docker.DockerClient, image: str) -> bool:
+def image_present(client: docker.DockerClient, image: str) -> bool:
+    """Whether the Docker engine has an image."""
     try:
         client.images.get(image)
     except ImageNotFound:

@@ -17,7 +17,7 @@ from muster.errors import MusterError
 REGISTRY = "registry:5000"
 """Address of a site's registry, as its devices see it."""
 
-RUNTIMES = ("docker", "podman", "containerd")
+RUNTIMES = ("docker", "podman", "containerd", "k3s")
 """Container runtimes, which are all told to trust it."""
 
 VENDOR_KEY = "vendor-packages.asc"

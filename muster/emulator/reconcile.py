@@ -21,7 +21,7 @@ from muster.emulator.containers import (
 )
 from muster.emulator.document import FleetDocument
 from muster.emulator.engine import DEVICE_LABEL, REGISTRY, SPEC_LABEL, Engine, parallel
-from muster.emulator.images import Images
+from muster.emulator.images import Images, image_present
 from muster.errors import InputError
 
 
@@ -46,8 +46,14 @@ def reconcile(engine: Engine, document: FleetDocument, images: Images, state: Pa
     """Make networks, the registry and devices, start what is stopped, remove what is left over.
 
     :param state: folder with the keys of the fleet.
-    :raises InputError: when a site's network is too small.
+    :raises InputError: when a site's network is too small, or a device's own image is missing.
     """
+    for name, device in document.devices.items():
+        if device.image and not image_present(engine.client, device.image):
+            raise InputError(
+                f"devices.{name}.image: expected an image that the Docker engine has, "
+                f"got {device.image}"
+            )
     outcome = Outcome()
     present = engine.containers()
     outcome.removed = [name for name in present if name not in {*document.devices, REGISTRY}]
@@ -90,7 +96,7 @@ def _device_specs(
         DeviceSpec(
             name=name,
             container=engine.full_name(name),
-            image=images.device,
+            image=device.image or images.foreign.get(device.architecture or "", images.device),
             network=engine.full_name(device.site),
             address=addresses[name],
             memory=device.memory,

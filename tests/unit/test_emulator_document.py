@@ -58,6 +58,7 @@ def test_sizes_are_bytes_and_defaults_are_filled_in(tmp_path: Path) -> None:
         ),
         (device(site="depot"), "devices.coral-1.site", "expected one of plant, got 'depot'"),
         (device(hardware="tpu"), "devices.coral-1.hardware", "expected one of coral, coral_usb"),
+        (device(architecture="armhf"), "devices.coral-1.architecture", "expected"),
         (device(memory="much"), "devices.coral-1.memory", "expected a size such as 256MiB"),
         (device(cpus=0), "devices.coral-1.cpus", "expected more than 0"),
         (device(disk="1MiB"), "devices.coral-1.disk", "expected at least 64MiB, got 1048576 bytes"),
