@@ -3,7 +3,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := setup
-.PHONY: setup python demo test unit bench lint clean help
+.PHONY: setup python demo test test-arm64 test-k3s unit bench lint clean help
 
 setup: ## set up packages, the Docker engine and the Python environment
 	@scripts/setup.sh all
@@ -16,6 +16,12 @@ demo: setup ## show a rollout on emulated devices
 
 test: setup ## run all tests: unit, Molecule and integration
 	@scripts/test.sh
+
+test-arm64: setup ## run the tests of an emulated arm64 device, which no other target does
+	@scripts/test_arm64.sh
+
+test-k3s: setup ## run the scenarios with K3s, on a stand-in or on K3S_BINARY=/path/to/k3s
+	@scripts/test_k3s.sh
 
 unit: python ## run the unit tests, which need no Docker
 	@pytest tests/unit -n auto -q
@@ -34,4 +40,4 @@ clean: ## take the emulated fleet down; remove what was generated and the Python
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12

@@ -1,0 +1,1 @@
+"""A stand-in for K3s, for tests."""

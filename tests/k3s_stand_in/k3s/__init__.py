@@ -1,0 +1,1 @@
+"""A stand-in for K3s, for tests alone: its contract, over programs of Kubernetes itself."""
