@@ -109,6 +109,7 @@ def provision(
     verbosity: int = 0,
     on_step: Callable[[str], None] = lambda _name: None,
     on_line: Callable[[str], None] = lambda _line: None,
+    environment: Mapping[str, str] | None = None,
 ) -> list[DeviceResult]:
     """Run ``deploys/site.py`` on the devices of an inventory.
 
@@ -118,6 +119,7 @@ def provision(
     :param verbosity: how much pyinfra tells, 0 to 3.
     :param on_step: called with the name of each operation when it begins.
     :param on_line: called with each line of pyinfra's log.
+    :param environment: variables of the environment that roles read besides.
     :returns: one result for each device, in inventory order.
     :raises InputError: invalid variables, found before anything was connected.
     :raises MusterError: the run broke off for a reason that is not a device's.
@@ -133,12 +135,12 @@ def provision(
     with tempfile.TemporaryDirectory(prefix="muster-") as folder:
         report = Path(folder) / "report"
         report.touch(mode=0o600)
-        environment = _environment(inventory.path, limit, report)
+        variables = {**_environment(inventory.path, limit, report), **(environment or {})}
         # With --json it asks nobody whether to go on after a failed connection, not even dry.
         command = [sys.executable, "-m", "pyinfra", "--json", "--config", os.devnull]
         command += ["--dry" if dry else "--yes", *["-v"] * verbosity]
         command += [str(_DEPLOYS / "inventory.py"), str(_DEPLOYS / "site.py")]
-        code, log = _run(command, environment, on_step, on_line)
+        code, log = _run(command, variables, on_step, on_line)
         told = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
     if code == InputError.exit_code:
         raise InputError(log.tail())

@@ -72,11 +72,13 @@ def check_variables(
         known which roles will run.
     :raises InputError: one problem for each wrong variable of each file, naming the devices.
     """
-    subjects = [
-        Subject(device.name, device.groups, device.variables, inventory.path)
-        for device in inventory.devices
-    ]
-    if problems := variable_problems(subjects, roles or role_names(), may_miss=may_miss):
+    subjects, everything = (
+        [Subject(each.name, each.groups, each.variables, inventory.path) for each in devices]
+        for devices in (inventory.devices, inventory.known or inventory.devices)
+    )
+    names = roles or role_names()
+    problems = variable_problems(subjects, names, may_miss=may_miss, everything=everything)
+    if problems:
         raise InputError(problems)
 
 
@@ -84,9 +86,18 @@ _MISSING = "expected a value, got nothing"
 
 
 def variable_problems(
-    subjects: Iterable[Subject], roles: Sequence[str], *, may_miss: bool = False
+    subjects: Iterable[Subject],
+    roles: Sequence[str],
+    *,
+    may_miss: bool = False,
+    everything: Sequence[Subject] = (),
 ) -> list[str]:
-    """What is wrong with the variables of some devices, each mistake once."""
+    """What is wrong with the variables of some devices, each mistake once.
+
+    :param everything: all devices of the inventory, where some of them must fit together: the
+        model of such a role has ``together``, which gives device, variable and problem.
+    """
+    known = {subject.name: subject for subject in everything}
     # Names are in order, and each once: two roles may read the same variable.
     found: dict[tuple[Path, str], dict[str, None]] = {}
     models = [role_model(role) for role in roles]
@@ -94,6 +105,13 @@ def variable_problems(
         for variable, text in _problems(models, subject.variables):
             if may_miss and text == _MISSING:
                 continue
+            file = origin(subject.inventory, subject.name, subject.groups, variable)
+            found.setdefault((file, f"{variable}: {_told(text)}"), {})[subject.name] = None
+    for model in models:
+        if not hasattr(model, "together"):
+            continue
+        for name, variable, text in model.together(list(everything)):
+            subject = known[name]
             file = origin(subject.inventory, subject.name, subject.groups, variable)
             found.setdefault((file, f"{variable}: {_told(text)}"), {})[subject.name] = None
     return [f"{file}: {_devices([*names])}: {text}" for (file, text), names in found.items()]

@@ -64,8 +64,21 @@ class RoleVariables(BaseModel):
         """
         return cls.switch is None or _is_true(variables.get(cls.switch, False))
 
+    @classmethod
+    def attends(cls, variables: Mapping[str, Any]) -> bool:  # noqa: ARG003
+        """Whether a device on which the role does not run waits for those on which it does.
+
+        pyinfra keeps the order of operations within a device alone. Who waits calls the role's
+        deploy without variables, and with it the operations that it must not overtake.
+        """
+        return False
+
     def opens(self) -> tuple[OpenPort, ...]:
         """Ports that others must reach on a device with this role."""
+        return ()
+
+    def trusts(self) -> tuple[str, ...]:
+        """Interfaces over which a device with this role takes everything; may end with ``*``."""
         return ()
 
     @classmethod

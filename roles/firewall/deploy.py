@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from pyinfra import host
 from pyinfra.api.deploy import deploy
 
@@ -15,7 +18,7 @@ from roles.firewall.variables import Variables
 from roles.guarded import place_guarded, refuse
 from roles.operations import File, enable_unit, packages, place_files
 from roles.templates import render
-from roles.variables import OpenPort
+from roles.variables import OpenPort, RoleVariables
 
 FILE = "/etc/muster/firewall.nft"
 TAKE_EFFECT = f"""if [ -e {FILE} ]; then
@@ -41,11 +44,14 @@ def firewall(variables: Variables) -> None:
         files=[File(f"/etc/systemd/system/{UNIT}", unit)],
         then="systemctl daemon-reload",
     )
-    rules = Rules(session.ports, opened(host.data.dict(), variables))
+    inventory = host.data.dict()
+    rules = Rules(session.ports, opened(inventory, variables))
+    interfaces = [*variables.firewall_trusted_interfaces, *trusted(inventory)]
+    trusting = variables.model_copy(update={"firewall_trusted_interfaces": interfaces})
     place_guarded(
         name="rules",
         title="firewall",
-        files=[File(FILE, ruleset(variables, rules), "600")],
+        files=[File(FILE, ruleset(trusting, rules), "600")],
         check=f'nft --check --file "$(newest {FILE})"',
         then=TAKE_EFFECT,
         seconds=int(variables.firewall_confirm_within),
@@ -57,10 +63,20 @@ def firewall(variables: Variables) -> None:
 def opened(inventory: dict[str, object], variables: Variables) -> list[OpenPort]:
     """Ports that the roles of a device open, and those that its inventory allows beside them."""
     found: dict[OpenPort, None] = {}
-    for role in SITE_ROLES:
-        model = role_model(role)
-        if model.chosen(inventory):  # type: ignore[attr-defined]
-            found |= dict.fromkeys(model.model_validate(inventory).opens())  # type: ignore[attr-defined]
+    for role in _chosen(inventory):
+        found |= dict.fromkeys(role.opens())
     for port in variables.firewall_allow:
         found[OpenPort(port.port, port.protocol, port.why, port.sources)] = None
     return list(found)
+
+
+def trusted(inventory: dict[str, object]) -> list[str]:
+    """Interfaces that the roles of a device trust, such as those of its pods."""
+    return list(dict.fromkeys(name for role in _chosen(inventory) for name in role.trusts()))
+
+
+def _chosen(inventory: dict[str, object]) -> Iterator[RoleVariables]:
+    for name in SITE_ROLES:
+        model: Any = role_model(name)
+        if model.chosen(inventory):
+            yield model.model_validate(inventory)

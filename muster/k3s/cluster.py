@@ -1,0 +1,101 @@
+"""Which devices of an inventory are one cluster. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+DEFAULT_CLUSTER = "default"
+
+
+class Named(Protocol):
+    """A device of an inventory, as far as clusters care."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """What the inventory says of it."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes of a cluster, in the order of the inventory.
+
+    :param name: what ``k3s_cluster`` says.
+    """
+
+    name: str
+    servers: tuple[Named, ...]
+    agents: tuple[Named, ...]
+
+    @property
+    def first(self) -> Named:
+        """The server that makes the cluster."""
+        return self.servers[0]
+
+    @property
+    def nodes(self) -> tuple[Named, ...]:
+        """All nodes, the servers first."""
+        return (*self.servers, *self.agents)
+
+    @property
+    def datastore(self) -> str:
+        """Where the cluster keeps what it knows: ``sqlite``, ``etcd`` or ``external``."""
+        if not self.servers:
+            return "sqlite"
+        variables = self.first.variables
+        chosen = str(variables.get("k3s_server_datastore", "auto"))
+        if chosen != "auto":
+            return chosen
+        if variables.get("k3s_server_datastore_endpoint") is not None:
+            return "external"
+        return "etcd" if len(self.servers) > 1 else "sqlite"
+
+
+def role_of(device: Named) -> str:
+    """What a device is in its cluster: ``server``, ``agent`` or ``none``."""
+    role = device.variables.get("k3s_role", "none")
+    return str(role) if role in ("server", "agent") else "none"
+
+
+def cluster_of(device: Named) -> str:
+    """Name of a device's cluster, whether it is a node or not."""
+    return str(device.variables.get("k3s_cluster", DEFAULT_CLUSTER))
+
+
+def clusters(devices: Iterable[Named]) -> dict[str, Cluster]:
+    """The clusters of an inventory by name."""
+    servers: dict[str, list[Named]] = {}
+    agents: dict[str, list[Named]] = {}
+    for device in devices:
+        role = role_of(device)
+        if role != "none":
+            members = servers if role == "server" else agents
+            members.setdefault(cluster_of(device), []).append(device)
+    names = dict.fromkeys([*servers, *agents])
+    return {
+        name: Cluster(name, tuple(servers.get(name, ())), tuple(agents.get(name, ())))
+        for name in names
+    }
+
+
+def staying(cluster: Cluster, names: Collection[str]) -> list[str]:
+    """Servers that stay in a cluster when some devices leave it."""
+    return [server.name for server in cluster.servers if server.name not in names]
+
+
+def stranded(found: Iterable[Cluster], names: Collection[str]) -> list[str]:
+    """Why devices must not leave their clusters: agents would be left without a server."""
+    problems = []
+    for cluster in found:
+        agents = [agent.name for agent in cluster.agents if agent.name not in names]
+        if agents and cluster.servers and not staying(cluster, names):
+            problems.append(
+                f"cluster {cluster.name}: expected a server to stay, or all nodes to go:"
+                f" {', '.join(agents)} would have none"
+            )
+    return problems

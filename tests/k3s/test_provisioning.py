@@ -1,0 +1,329 @@
+"""Clusters brought up by the roles k3s_server and k3s_agent, without the internet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import MakeFleet
+from k3s_nodes import Node, wait_for
+
+from muster.emulator import EmulatedFleet
+from muster.paths import COLLECTION_ROOT
+from muster.provisioning import REPORT_FILE
+from roles.k3s.prerequisites import UPGRADE
+
+BROKEN = """#!/bin/sh
+case $1 in
+--version) echo "k3s version {version} (broken)" ;;
+*) case $* in *--help*) exit 0 ;; esac
+    echo 'level=fatal msg="this version does not run"' >&2; exit 1 ;;
+esac
+"""
+STORE_PORT = 8099
+
+
+@dataclass
+class Outcome:
+    """What became of a run: operations by device, with their outcomes."""
+
+    code: int
+    devices: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def changed(self) -> list[str]:
+        """Operations that changed something."""
+        return [
+            f"{device}: {operation['name']}"
+            for device, told in self.devices.items()
+            for operation in told["operations"]
+            if operation["outcome"] == "changed"
+        ]
+
+    def error(self, device: str) -> str:
+        """What a device failed with."""
+        operations = self.devices[device]["operations"]
+        return "\n".join(each["error"] for each in operations if each["outcome"] == "failed")
+
+
+@dataclass
+class Clusters:
+    """The clusters of one fleet."""
+
+    fleet: EmulatedFleet
+    folder: Path
+    nodes: dict[str, Node]
+    variables: dict[str, Any] = field(default_factory=dict)
+
+    def converge(self, *arguments: str, upgrade: str = "", **variables: Any) -> Outcome:
+        """Run ``deploys/k3s.py``, with other variables for this once."""
+        group_vars = self.fleet.inventory_file.parent / "group_vars"
+        group_vars.mkdir(exist_ok=True)
+        text = yaml.safe_dump({**self.variables, **variables})
+        (group_vars / "all.yml").write_text(text, encoding="utf-8")
+        report = self.folder / "report"
+        report.write_text("")
+        environment = os.environ | {
+            "MUSTER_INVENTORY": str(self.fleet.inventory_file),
+            "MUSTER_STATE_DIR": str(self.folder / "state"),
+            "PYTHONPATH": str(COLLECTION_ROOT),
+            REPORT_FILE: str(report),
+            UPGRADE: upgrade,
+        }
+        deploys = COLLECTION_ROOT / "deploys"
+        command = [sys.executable, "-m", "pyinfra", "--json", "--config", os.devnull, "--yes"]
+        command += [str(deploys / "inventory.py"), str(deploys / "k3s.py"), *arguments]
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=800,
+        )
+        print(done.stderr)
+        lines = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
+        return Outcome(done.returncode, {line["device"]: line for line in lines})
+
+    def starts(self) -> dict[str, str]:
+        """When and how often K3s was started on each node."""
+        asked = "--property=NRestarts,ActiveEnterTimestampMonotonic,MainPID"
+        return {
+            name: node.run(f"systemctl show {asked} k3s.service k3s-agent.service")
+            for name, node in self.nodes.items()
+        }
+
+    def binaries(self) -> dict[str, str]:
+        """Checksums of the programs on each node; those that wait count."""
+        command = "sha256sum /usr/local/bin/k3s /usr/local/bin/.k3s.muster-* 2>/dev/null"
+        return {name: node.run(command, expect=None) for name, node in self.nodes.items()}
+
+
+def up(
+    make: MakeFleet, word: str, devices: dict[str, dict[str, Any]], folder: Path, **variables: Any
+) -> Clusters:
+    fleet = make(word, devices)
+    nodes = {name: Node(fleet, name) for name in devices}
+    return Clusters(fleet, folder, nodes, {"muster_device_runtime": "k3s", **variables})
+
+
+@pytest.fixture(scope="module")
+def site(
+    make_k3s_fleet: MakeFleet,
+    k3s_artifacts: Path,
+    k3s_versions: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Clusters:
+    """One server with two agents."""
+    folder = tmp_path_factory.mktemp("site")
+    manifest = folder / "line.yml"
+    manifest.write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: line-7}\n")
+    server = {"variables": {"k3s_role": "server", "k3s_server_manifests": {"line": str(manifest)}}}
+    agent = {"memory": "1GiB", "variables": {"k3s_role": "agent"}}
+    labelled = {"k3s_role": "agent", "k3s_node_labels": {"line": 7}}
+    labelled["k3s_node_taints"] = ["line=7:NoSchedule"]
+    devices = {"s1": server, "a1": agent, "a2": {**agent, "variables": labelled}}
+    return up(
+        make_k3s_fleet,
+        "k3s-site",
+        devices,
+        folder,
+        k3s_version=k3s_versions[0],
+        k3s_artifacts=str(k3s_artifacts),
+    )
+
+
+def test_one_server_and_two_agents_serve(site: Clusters, k3s_versions: list[str]) -> None:
+    done = site.converge()
+    assert done.code == 0, {name: done.error(name) for name in done.devices}
+    nodes = site.nodes["s1"].nodes()
+    assert sorted(nodes) == ["a1", "a2", "s1"]
+    for node in nodes.values():
+        assert node["status"]["nodeInfo"]["kubeletVersion"] == k3s_versions[0]
+        conditions = {each["type"]: each["status"] for each in node["status"]["conditions"]}
+        assert conditions["Ready"] == "True"
+    assert nodes["a2"]["metadata"]["labels"]["line"] == "7"
+    assert {"key": "line", "value": "7", "effect": "NoSchedule"} in nodes["a2"]["spec"]["taints"]
+    wait_for(
+        "the manifest is applied",
+        lambda: "line-7" in site.nodes["s1"].kubectl("get namespace line-7 -o name", expect=None),
+    )
+
+
+def test_tokens_are_for_root_alone_and_agents_get_their_own(site: Clusters) -> None:
+    listed = {name: node.run("cat /etc/rancher/k3s/token") for name, node in site.nodes.items()}
+    assert listed["a1"].startswith("K10")
+    assert "::server:" not in listed["a1"]
+    assert listed["s1"].strip() not in listed["a1"]
+    for node in site.nodes.values():
+        assert node.run("stat -c %a /etc/rancher/k3s/token").strip() == "600"
+        assert node.run("stat -c %a /etc/rancher/k3s/config.yaml").strip() == "600"
+
+
+def test_a_second_run_changes_nothing_and_starts_nothing(site: Clusters) -> None:
+    before = site.starts()
+    done = site.converge()
+    assert (done.code, done.changed) == (0, [])
+    assert site.starts() == before
+
+
+def test_a_damaged_binary_is_refused_on_the_controller(
+    site: Clusters, k3s_artifacts: Path, k3s_versions: list[str], tmp_path: Path
+) -> None:
+    if len(k3s_versions) < 2:
+        pytest.skip("needs a second version")
+    folder, binaries, starts = tmp_path / "store", site.binaries(), site.starts()
+    shutil.copytree(k3s_artifacts / k3s_versions[1], folder / k3s_versions[1])
+    _damage(folder / k3s_versions[1])
+    done = site.converge(
+        upgrade=k3s_versions[1], k3s_version=k3s_versions[1], k3s_artifacts=str(folder)
+    )
+    assert done.code != 0
+    for name in site.nodes:
+        assert "expected the checksum" in done.error(name)
+    assert (site.binaries(), site.starts()) == (binaries, starts)
+
+
+def _damage(folder: Path) -> None:
+    """Change the program, and leave its checksum."""
+    (binary,) = (path for path in folder.iterdir() if path.name in ("k3s", "k3s-arm64"))
+    binary.write_bytes(binary.read_bytes() + b"x")
+
+
+def test_a_damaged_binary_is_refused_on_the_device(
+    site: Clusters, k3s_artifacts: Path, k3s_versions: list[str], tmp_path: Path
+) -> None:
+    if len(k3s_versions) < 2:
+        pytest.skip("needs a second version")
+    version, server = k3s_versions[1], site.nodes["s1"]
+    shutil.copytree(k3s_artifacts / version, tmp_path / version)
+    _damage(tmp_path / version)
+    for file in (tmp_path / version).iterdir():
+        server.put(f"/srv/store/{version}/{file.name}", file.read_bytes())
+    server.run(
+        f"systemd-run --quiet --unit store python3 -m http.server {STORE_PORT} -d /srv/store"
+    )
+    binaries, starts = site.binaries(), site.starts()
+    url = f"http://{server.address}:{STORE_PORT}"
+    done = site.converge(upgrade=version, k3s_version=version, k3s_artifacts=url)
+    assert done.code != 0
+    for name in site.nodes:
+        assert "expected the checksum" in done.error(name)
+        assert "nothing was replaced" in done.error(name)
+    assert (site.binaries(), site.starts()) == (binaries, starts)
+
+
+def test_a_configuration_that_k3s_does_not_understand_is_refused_before_a_start(
+    site: Clusters,
+) -> None:
+    starts = site.starts()
+    done = site.converge(k3s_config={"lb-server-port": "many"})
+    assert done.code != 0
+    assert "K3s does not understand the new configuration" in done.error("s1")
+    assert "lb-server-port" in done.error("s1")
+    assert site.starts() == starts
+    assert site.nodes["s1"].condition("a1", "Ready") == "True"
+    assert site.converge().changed == []
+
+
+def test_a_configuration_with_which_k3s_does_not_run_is_put_back(site: Clusters) -> None:
+    agent = site.nodes["a1"]
+    before = agent.run("cat /etc/rancher/k3s/config.yaml")
+    done = site.converge("--limit", "a1", k3s_config={"lb-server-port": 22})
+    assert done.code != 0
+    assert "runs again with its former configuration" in done.error("a1")
+    assert agent.run("cat /etc/rancher/k3s/config.yaml") == before
+    assert site.nodes["s1"].condition("a1", "Ready") == "True"
+    assert site.converge().changed == []
+
+
+def test_a_version_that_does_not_run_makes_room_for_the_former(
+    site: Clusters, k3s_artifacts: Path, k3s_versions: list[str], tmp_path: Path
+) -> None:
+    version, following = k3s_versions[0], _next_minor(k3s_versions[0])
+    shutil.copytree(k3s_artifacts / version, tmp_path / following)
+    folder, server = tmp_path / following, site.nodes["s1"]
+    (binary,) = (path for path in folder.iterdir() if path.name in ("k3s", "k3s-arm64"))
+    binary.write_text(BROKEN.format(version=following))
+    (sums,) = folder.glob("sha256sum-*.txt")
+    sums.write_text(
+        "".join(
+            f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+            for path in sorted(folder.iterdir())
+            if path != sums
+        )
+    )
+    before = server.run("sha256sum /usr/local/bin/k3s")
+    wanted = {"k3s_version": following, "k3s_artifacts": str(tmp_path)}
+    refused = site.converge("--limit", "s1", **wanted)
+    assert "run `muster k3s upgrade`" in refused.error("s1")
+    done = site.converge("--limit", "s1", upgrade=following, **wanted)
+    assert done.code != 0
+    assert f"K3s {version} runs again" in done.error("s1")
+    assert server.run("sha256sum /usr/local/bin/k3s") == before
+    wait_for("the server is ready", lambda: server.condition("s1", "Ready") == "True")
+    starts = site.starts()
+    site.converge()  # the checksums of the version that runs are written down again
+    assert site.converge().changed == []
+    assert site.starts() == starts
+
+
+def _next_minor(version: str) -> str:
+    major, minor, _ = version.split(".", 2)
+    return f"{major}.{int(minor) + 1}.0+k3s1"
+
+
+def test_three_servers_of_which_one_may_die(
+    make_k3s_fleet: MakeFleet,
+    k3s_artifacts: Path,
+    k3s_versions: list[str],
+    tmp_path: Path,
+) -> None:
+    names = ("n1", "n2", "n3")
+    cluster = up(
+        make_k3s_fleet,
+        "k3s-three",
+        {name: {"variables": {"k3s_role": "server"}} for name in names},
+        tmp_path,
+        k3s_version=k3s_versions[0],
+        k3s_artifacts=str(k3s_artifacts),
+    )
+    done = cluster.converge()
+    assert done.code == 0, {name: done.error(name) for name in done.devices}
+    for name in names:
+        assert cluster.nodes["n1"].condition(name, "EtcdIsVoter") == "True"
+    before = cluster.starts()
+    done = cluster.converge()
+    assert (done.code, done.changed) == (0, [])
+    assert cluster.starts() == before
+
+    cluster.fleet.fault("kill", "n1")
+    second = cluster.nodes["n2"]
+    wait_for(
+        "the cluster serves without its first server",
+        lambda: "created" in second.kubectl("create namespace after", expect=None),
+    )
+    assert second.condition("n3", "Ready") == "True"
+
+    # it comes back empty: there must be no second cluster
+    cluster.fleet.fault("heal", "n1")
+    first = cluster.nodes["n1"]
+    first.run("systemctl disable --now k3s; pkill -f '[k]3s|[c]ontainerd'; true", expect=None)
+    first.run("rm -rf /etc/rancher /var/lib/rancher/* /usr/local/bin/k3s")
+    second.kubectl("delete node n1")
+    done = cluster.converge()
+    assert done.code == 0, {name: done.error(name) for name in done.devices}
+    assert f"server: https://{second.address}:6443" in first.run("cat /etc/rancher/k3s/config.yaml")
+    assert sorted(first.nodes()) == sorted(names)
+    assert "after" in first.kubectl("get namespace after -o name")
+    assert cluster.converge().changed == []
