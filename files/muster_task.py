@@ -46,6 +46,8 @@ REMEMBERED = 20  # ids of tasks that were done
 KEPT_AT_RESET = (".task",)
 REBOOT_DELAY = "1s"  # so that the answer gets out
 TOOL_SECONDS = 600.0
+NODE_PROGRAM = "/usr/local/sbin/muster-k3s"
+NODE_SECONDS = 90.0
 
 
 class State:
@@ -287,11 +289,13 @@ def _task(request: Any) -> dict[str, Any]:
     part = request.part("task", ("id", "action", "options"))
     task = {"id": part.text("id", TASK_ID), "action": part.text("action", _one_of(ACTIONS))}
     options = part.get("options", "an object", lambda value: isinstance(value, dict), {})
-    unknown = sorted(set(options) - {"users", "keys"})
+    unknown = sorted(set(options) - {"users", "keys", "k3s"})
     if unknown:
         raise device.Failure("bad_input", "task.options: expected no %s" % ", ".join(unknown))
-    known = device.Request({"users": [], "keys": [], **options}, ("users", "keys"), "task.options")
+    names = ("users", "keys", "k3s")
+    known = device.Request({"users": [], "keys": [], **options}, names, "task.options")
     checked = {"users": known.texts("users", USER), "keys": known.texts("keys", KEY_BLOB)}
+    checked["k3s"] = known.flag("k3s", False)
     return {**task, "options": checked}
 
 
@@ -425,16 +429,13 @@ def reset(host: Any) -> None:
         model = device.Model(host, name)
         with model.locked("reset"):
             model.guard_off()
-            model.stop()
-            model.stop_serving()
-            images = [model.store.image_of(release) for release in model.store.ids()]
-            for container in host.runtime.containers(name):
-                host.runtime.remove(container.name)
-            for image in filter(None, images):
-                with contextlib.suppress(device.Failure):  # another model's still
-                    host.runtime.remove_image(image)
+            # What a node's cluster can't be told any more ends with its K3s.
+            is_node = host.runtime.name == "k3s"
+            with contextlib.suppress(*((device.Failure,) if is_node else ())):
+                _remove_model(host, model)
         shutil.rmtree(os.path.join(host.paths.state, name))
         device.checkpoint("task:reset")
+    _remove_k3s(host)
     for name in os.listdir(host.paths.state):
         if name not in KEPT_AT_RESET:
             path = os.path.join(host.paths.state, name)
@@ -446,6 +447,32 @@ def reset(host: Any) -> None:
                 device.execute(["systemctl", "reset-failed", unit], 30.0)
     for path in (*_registry_folders(host), *SECRETS):
         _remove(host.paths.at(path))
+
+
+def _remove_model(host: Any, model: Any) -> None:
+    model.stop()
+    model.stop_serving()
+    images = [model.store.image_of(release) for release in model.store.ids()]
+    for container in host.runtime.containers(model.name):
+        host.runtime.remove(container.name)
+    for image in filter(None, images):
+        with contextlib.suppress(device.Failure):  # another model's still
+            host.runtime.remove_image(image)
+
+
+def _remove_k3s(host: Any) -> None:
+    """Leave nothing of K3s where this is, or was, a node."""
+    program = host.paths.at(NODE_PROGRAM)
+    if not os.path.exists(program):
+        return
+    done = device.execute([program, "reset"], TOOL_SECONDS, "{}")
+    try:
+        answer = json.loads(done.out)
+        problem = "" if answer["ok"] else str(answer["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        problem = "muster-k3s gave no answer (%s)" % device.last_line(done.err)
+    if problem:
+        raise device.Failure("reset_failed", "K3s: %s" % problem)
 
 
 def _registry_folders(host: Any) -> list[str]:
@@ -531,13 +558,17 @@ def probe(host: Any, given: Any) -> dict[str, Any]:
     duration, interval = request.seconds("duration", 0.0), request.seconds("interval", 0.01)
     patience = request.seconds("healthy_deadline", 0.1)
     tasks, clock = Tasks(host), host.clock
+    is_node = task["options"]["k3s"]
     until = clock.now() + patience
-    while tasks.unready() and clock.now() < until:
+    while (tasks.unready() or (is_node and node_problem(host))) and clock.now() < until:
         clock.sleep(interval)
     models = {m.name: {"unready": 0, "problem": ""} for m in tasks.models()}
+    node = {"unready": 0, "problem": ""}
     samples, end = 0, clock.now() + duration
     while True:
         samples += 1
+        if is_node and (problem := node_problem(host)):
+            node = {"unready": node["unready"] + 1, "problem": problem}
         for name, problem in tasks.unready().items():
             models[name] = {"unready": models[name]["unready"] + 1, "problem": problem}
         if clock.now() + interval > end:
@@ -550,7 +581,18 @@ def probe(host: Any, given: Any) -> dict[str, Any]:
         "samples": samples,
         "failed_units": [unit for unit in tasks.failed_units() if unit not in before],
         "old_firmware": old,
+        **({"k3s": node} if is_node else {}),
     }
+
+
+def node_problem(host: Any) -> str:
+    """Why this node of a K3s cluster is not Ready with the version of its program; "" if it is."""
+    done = device.execute([host.paths.at(NODE_PROGRAM), "inspect"], NODE_SECONDS, "{}")
+    try:
+        answer = json.loads(done.out)
+        return str(answer["problem"] if answer["ok"] else answer["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return "muster-k3s gave no answer (%s)" % device.last_line(done.err)
 
 
 def confirm(host: Any, given: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _COMMANDS = {
     "firmware": "muster.commands.lifecycle:firmware",
     "history": "muster.commands.look:history",
     "inventory": "muster.commands.inventory:inventory",
+    "k3s": "muster.commands.k3s:k3s",
     "monitoring": "muster.commands.monitoring:monitoring",
     "pause": "muster.commands.control:pause",
     "plan": "muster.commands.rollout:plan",

@@ -81,17 +81,26 @@ class Task:
     @property
     def done(self) -> str:
         """What devices are when it is done, after their number."""
+        if self.is_upgrade:
+            return "run their version of K3s"
         return "are retired" if self.is_retirement else _DONE[self.action]
 
     @property
     def kind(self) -> str:
-        """What a journal calls it: its action, or ``retire``."""
+        """What a journal calls it: its action, ``retire`` or ``upgrade``."""
+        if self.is_upgrade:
+            return "upgrade"
         return "retire" if self.is_retirement else self.action
 
     @property
     def is_retirement(self) -> bool:
         """Whether it takes devices out of service for good, and not only back to how they came."""
         return self.action == RESET and bool(self.options.get("keys"))
+
+    @property
+    def is_upgrade(self) -> bool:
+        """Whether nodes are configured so that another version of K3s runs there."""
+        return self.action == CONFIGURE and bool(self.options.get("k3s"))
 
 
 def select_kind(work: Release | Task, groups: Collection[str]) -> tuple[str, str]:

@@ -20,9 +20,14 @@ from muster.commands.options import inventory_option, journal_option, json_optio
 from muster.commands.rollout import ask, include_quarantined_option, prepare_shown, yes_option
 from muster.display import counted, make_console, plain_table, styled
 from muster.documents import load_document
+from muster.errors import InputError
+from muster.fleet.aside import AsideFleet
 from muster.fleet.configuring import ConfiguringFleet
 from muster.fleet.interface import Fleet
+from muster.fleet.leaving import leaving_fleet, leaving_problems
+from muster.fleet.upgrading import Install, Upgrading
 from muster.inventory import Inventory, load_inventory
+from muster.k3s.cluster import role_of
 from muster.provisioning import provision
 from muster.rollout import controller
 from muster.rollout.controller import Prepared
@@ -35,6 +40,9 @@ from muster.tasks import CONFIGURE, DEVICE, FIRMWARE, NOTHING_NEWER, REBOOT, RES
 pattern_argument = click.argument("pattern", metavar="[PATTERN]", required=False)
 
 STAGED = "staged"
+UPGRADE_TO = "MUSTER_K3S_UPGRADE"
+"""Environment variable with the version of K3s that replaces the one that runs on a node; without
+it the roles refuse to change it."""
 _PATIENT: Mapping[str, Any] = {"healthy_deadline": 300.0, "progress_deadline": 1800.0}
 """Clocks where no strategy is given: a restart takes longer than a container."""
 
@@ -99,7 +107,7 @@ def stage(
     pattern: str | None, inventory_path: Path, strategy_path: Path | None, as_json: bool
 ) -> int:
     """Fetch newer firmware onto the devices, all at once, and apply nothing."""
-    inventory, strategy = load_inventory(inventory_path, pattern), _strategy(strategy_path)
+    inventory, strategy = load_inventory(inventory_path, pattern), strategy_of_task(strategy_path)
     orders = TaskOrders("", Task.new(FIRMWARE), strategy)
     with controller.connected_fleet(inventory.devices) as fleet:
         for name in inventory.names:
@@ -179,16 +187,18 @@ def run_task(
     :param on_end: gets what was driven, with its journal and fleet.
     :returns: the exit code.
     """
-    inventory, strategy = load_inventory(inventory_path, pattern), _strategy(strategy_path)
+    inventory, strategy = load_inventory(inventory_path, pattern), strategy_of_task(strategy_path)
     if some_are_gone:
         budget = strategy.failure_budget.model_copy(update={"max_unreachable": "100%"})
         strategy = strategy.model_copy(update={"failure_budget": budget})
     done = _unchanged(inventory, pattern) if task.action == CONFIGURE else {}
     with (
         open_journal(journal_url) as journal,
-        controller.connected_fleet(inventory.devices) as ssh,
+        controller.connected_fleet(inventory.devices, **reached_besides(task, inventory)) as ssh,
     ):
         if task.action == RESET:
+            if problems := leaving_problems(inventory.known, inventory.names):
+                raise InputError([f"{inventory.path}: {text}" for text in problems])
             controller.check_in_no_rollout(journal, inventory)
         fleet = fleet_of(task, ssh, inventory)
         left_alone = {} if include_quarantined else controller.quarantine(journal, DEVICE)
@@ -197,7 +207,7 @@ def run_task(
             quiet=driving.as_json, quarantined=left_alone, done=done,
         )  # fmt: skip
         if not driving.as_json:
-            _show_plan(make_console(), prepared, task)
+            show_plan(make_console(), prepared, task)
         snapshot = controller.new(
             prepared, inventory, task, strategy, limit=pattern, kind=task.kind
         )
@@ -211,8 +221,13 @@ def run_task(
 
 def fleet_of(task: object, fleet: Fleet, inventory: Inventory) -> Fleet:
     """The fleet on which a task is done: ``configure`` provisions devices besides."""
+    if isinstance(task, Task) and task.action == RESET:
+        return leaving_fleet(fleet, inventory.known, inventory.names)
     if not isinstance(task, Task) or task.action != CONFIGURE:
         return fleet
+    if task.is_upgrade:
+        aside = AsideFleet(fleet)
+        return ConfiguringFleet(aside, Upgrading(aside, inventory.known, installing(inventory)))
 
     def provision_one(name: str) -> str:
         result = provision(inventory.only(name), name)[0]
@@ -220,6 +235,27 @@ def fleet_of(task: object, fleet: Fleet, inventory: Inventory) -> Fleet:
         return f"{where}{result.error}" if result.failed else ""
 
     return ConfiguringFleet(fleet, provision_one)
+
+
+def reached_besides(work: object, inventory: Inventory) -> dict[str, Any]:
+    """Options of ``connected_fleet``: which devices are told something beside those worked on."""
+    if not isinstance(work, Task):
+        return {"known": inventory.known}
+    return {"servers": [device for device in inventory.known if role_of(device) == "server"]}
+
+
+def installing(inventory: Inventory) -> Install:
+    """Provisions one node with a version of K3s that differs from what runs there."""
+
+    def install(name: str) -> tuple[str, bool]:
+        only = inventory.only(name)
+        version = str(only.devices[0].variables.get("k3s_version"))
+        result = provision(only, name, environment={UPGRADE_TO: version})[0]
+        where = f"{result.failed_operation}: " if result.failed_operation else ""
+        problem = f"{where}{result.error}" if result.failed else ""
+        return problem, not result.operations
+
+    return install
 
 
 def _unchanged(inventory: Inventory, pattern: str | None) -> dict[str, str]:
@@ -232,7 +268,7 @@ def _unchanged(inventory: Inventory, pattern: str | None) -> dict[str, str]:
     }
 
 
-def _strategy(path: Path | None) -> Strategy:
+def strategy_of_task(path: Path | None) -> Strategy:
     """A strategy for tasks: nothing of them can be taken back, so a breach stops."""
     strategy = Strategy(**_PATIENT) if path is None else load_document(path, Strategy)
     budget = strategy.failure_budget
@@ -242,7 +278,8 @@ def _strategy(path: Path | None) -> Strategy:
     return strategy.model_copy(update={"failure_budget": stops})
 
 
-def _show_plan(console: Console, prepared: Prepared, task: Task) -> None:
+def show_plan(console: Console, prepared: Prepared, task: Task) -> None:
+    """Show what a task will do to which devices."""
     console.print(Text.assemble((task.kind, "bold"), f"  {task.id}"))
     table = plain_table("wave", "device", "kind", "")
     for wave in prepared.plan.waves:

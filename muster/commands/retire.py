@@ -14,6 +14,7 @@ from muster.enrolment.hostkeys import host_entry, unpin
 from muster.enrolment.inventory_file import InventoryFile, replace_file
 from muster.errors import InputError, MusterError
 from muster.fleet.interface import Fleet, Order, Trouble, Verb
+from muster.fleet.leaving import forget_nodes
 from muster.inventory import Device, Inventory, load_inventory, pyinfra_data
 from muster.provisioning import provision
 from muster.role_variables import role_model
@@ -87,7 +88,10 @@ def forget(
         return
     names = {name for name, state in states.items() if state is DeviceState.COMMITTED}
     if gone:
-        names |= out_of_reach(fleet, [name for name, state in states.items() if state in _GONE])
+        silent = out_of_reach(fleet, [name for name, state in states.items() if state in _GONE])
+        for name, problem in forget_nodes(fleet, inventory.known, silent).items():
+            click.echo(f"{name}: its cluster still counts on it: {problem}", err=True)
+        names |= silent
     removed = remove(inventory, sorted(names))
     if removed:
         click.echo(

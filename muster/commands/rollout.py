@@ -144,14 +144,15 @@ def resume(rollout_id: str | None, journal_url: str | None, driving: Driving) ->
 
     Without ROLLOUT the newest unfinished one. Resuming after a pause accepts the failures so far.
     """
-    from muster.commands.lifecycle import fleet_of  # which needs this module
+    from muster.commands.lifecycle import fleet_of, reached_besides  # which need this module
     from muster.commands.retire import forget, is_retirement
 
     with open_journal(journal_url) as journal:
         record = controller.unfinished(journal, rollout_id)
         inventory = controller.load_devices(record)
-        with controller.connected_fleet(inventory.devices, known=inventory.known) as ssh:
-            work = controller.work_of(record)
+        work = controller.work_of(record)
+        of_work = reached_besides(work, inventory)
+        with controller.connected_fleet(inventory.devices, **of_work) as ssh:
             fleet = fleet_of(work, ssh, inventory)
             code = driving.run(journal, journal.load(record.id), fleet, inventory)
             if is_retirement(work):

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muster import on_device
-from muster.doctor import host, services
+from muster.doctor import host, nodes, services
 from muster.doctor import on_device as task
 from muster.doctor.findings import Expected, Finding, ok, ordered
 from muster.doctor.reaching import connection_findings, no_answer
 from muster.errors import InputError
 from muster.inventory import Device, pyinfra_data
+from muster.k3s.cluster import role_of
 from muster.paths import COLLECTION_ROOT
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def diagnose(
         *host.disk(measured),
         host.memory(measured),
         host.runtime(measured, expected),
+        *nodes.k3s(measured, expected, received),
         *host.accelerator(measured, expected),
         services.registry(measured, expected, received),
         *services.certificates(measured, received),
@@ -78,6 +80,8 @@ def expectations(
         },
         strict=strict,
         registry_ca=_names_registry_ca(device.variables),
+        k3s_role="" if role_of(device) == "none" else role_of(device),
+        k3s_version=str(device.variables.get("k3s_version") or ""),
     )
 
 

@@ -20,7 +20,7 @@ GUARD_SECONDS = 1800.0
 """How long a switch may be unconfirmed: no strategy has reason to wait longer."""
 
 _LOG = "journalctl --unit {0} --lines 50"
-_ABOUT_INVENTORY = re.compile(r"\bmuster (?:enroll|provision|reboot|status)\b")
+_ABOUT_INVENTORY = re.compile(r"\bmuster (?:enroll|provision|reboot|status|k3s [a-z-]+)\b")
 """Commands in a remedy that read the default inventory unless they are told another one."""
 
 
@@ -49,7 +49,7 @@ class Finding:
 
 CHECKS = (
     "ssh", "host_key", "login", "sudo", "python", "clock", "disk", "memory", "runtime",
-    "accelerator", "registry", "certificate", "guard", "program", "units", "release",
+    "k3s", "accelerator", "registry", "certificate", "guard", "program", "units", "release",
 )  # fmt: skip
 """Everything that is looked at, in the order in which it is told."""
 
@@ -59,6 +59,8 @@ class Expected:
     """What a device should be like.
 
     :param accelerator: kind that the inventory says it has, None if it says nothing.
+    :param k3s_role: what it is in its cluster of K3s, "" if it is no node.
+    :param k3s_version: version that it is to run there.
     :param registry_ca: whether the inventory says which CA signed its registry's certificate.
     :param program: SHA-256 of this checkout's device program.
     :param units: the same of its units by name.
@@ -74,6 +76,8 @@ class Expected:
     quarantined: Mapping[str, str] = field(default_factory=dict)
     strict: bool = True
     registry_ca: bool = False
+    k3s_role: str = ""
+    k3s_version: str = ""
 
 
 def ok(check: str, what: str) -> Finding:

@@ -21,6 +21,7 @@ import urllib.parse
 from typing import Any, Callable, Iterator
 
 SECONDS = 8.0  # of one question, such as one to the registry
+NODE_SECONDS = 45.0  # of one to a cluster, which may be waited for
 _UNITS = (
     "muster-boot.service",
     "muster-guard@.timer",
@@ -58,6 +59,7 @@ def describe(program: Any, given: dict[str, Any]) -> dict[str, Any]:
         "memory": lambda: memory(program, paths),
         "clock": lambda: clock(program),
         "runtime": lambda: runtime(program),
+        "k3s": lambda: k3s(program, paths),
         "accelerators": lambda: accelerators(program, paths, given.get("hardware_root")),
         "cdi": lambda: list(container_devices(paths)),
         "libraries": lambda: libraries(program, paths),
@@ -87,7 +89,7 @@ def disks(paths: Any) -> Iterator[dict[str, Any]]:
     seen = set()
     for path in (
         "/", "/var/lib/muster", "/var/lib/docker", "/var/lib/containers", "/var/lib/containerd",
-        "/var/log", "/boot", "/boot/firmware", "/tmp",  # noqa: S108
+        "/var/lib/rancher", "/var/log", "/boot", "/boot/firmware", "/tmp",  # noqa: S108
     ):  # fmt: skip
         place = paths.at(path)
         with contextlib.suppress(OSError):
@@ -132,9 +134,26 @@ def runtime(program: Any) -> dict[str, Any]:
     """Whether the container runtime answers."""
     host = program.Host()
     version, _folder = host.runtime.info()
-    unit = {"docker": "docker.service", "containerd": "containerd.service"}.get(host.runtime.name)
+    units = {"docker": "docker.service", "containerd": "containerd.service"}
+    if os.path.exists(host.paths.at("/etc/systemd/system/k3s-agent.service")):
+        units["k3s"] = "k3s-agent.service"
+    else:
+        units["k3s"] = "k3s.service"
+    unit = units.get(host.runtime.name)
     state = program.execute(["systemctl", "is-active", unit], SECONDS).out if unit else None
     return {"name": host.runtime.name, "version": version, "unit": unit, "state": state}
+
+
+def k3s(program: Any, paths: Any) -> dict[str, Any] | None:
+    """What this device is as a node of K3s; None where nothing of it is there."""
+    path = paths.at("/usr/local/sbin/muster-k3s")
+    if not os.path.exists(path):
+        return None
+    done = program.execute([path, "inspect"], NODE_SECONDS, '{"certificates": true}')
+    answer = json.loads(done.out or "{}")
+    if not answer.get("ok"):
+        return {"error": str((answer.get("error") or {}).get("message") or done.err)}
+    return dict(answer)
 
 
 def accelerators(program: Any, paths: Any, root: str | None) -> list[dict[str, Any]]:
@@ -215,8 +234,9 @@ def registry(paths: Any, address: str | None) -> dict[str, Any] | None:
         return found
     context, blind = ssl.create_default_context(), ssl.create_default_context()
     blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
-    for folder in ("docker", "containers", "containerd"):
-        for file in sorted(glob.glob(paths.at("/etc/%s/certs.d/%s/*" % (folder, address)))):
+    folders = ["/etc/%s/certs.d" % name for name in ("docker", "containers", "containerd")]
+    for folder in (*folders, "/etc/rancher/k3s/registry"):
+        for file in sorted(glob.glob(paths.at("%s/%s/*" % (folder, address)))):
             with contextlib.suppress(OSError, ssl.SSLError):
                 if file.endswith(".crt"):
                     context.load_verify_locations(file)

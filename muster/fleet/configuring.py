@@ -1,8 +1,9 @@
-"""A fleet on which the task ``configure`` provisions a device before the device notes it."""
+"""Fleets on which the controller does a piece of work before a device gets an order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import gevent
 import gevent.lock
@@ -20,11 +21,27 @@ Provision = Callable[[str], str]
 """Provisions the device of that name; returns why it failed, empty if it did not."""
 
 
-class ConfiguringFleet:
-    """Passes orders on to another fleet; ``switch`` of the task ``configure`` provisions first."""
+class Work(NamedTuple):
+    """What the controller does before a device gets an order.
 
-    def __init__(self, fleet: Fleet, provision: Provision) -> None:
-        self._fleet, self._provision = fleet, provision
+    :param do: does it for the device of that name; returns why it failed, empty if it did not.
+    :param what: what it is called where it failed.
+    :param code: the same for programs.
+    """
+
+    do: Callable[[str], str]
+    what: str
+    code: str
+
+
+class PreparingFleet:
+    """Passes orders on to another fleet; some only when a piece of work has been done.
+
+    :param works: by the verb of an order, and the action of its task.
+    """
+
+    def __init__(self, fleet: Fleet, works: Mapping[tuple[Verb, str], Work]) -> None:
+        self._fleet, self._works = fleet, works
         self._places = gevent.lock.BoundedSemaphore(AT_ONCE)
         self._failed: gevent.queue.Queue[Answer] = gevent.queue.Queue()
         self._working: set[gevent.Greenlet] = set()
@@ -33,18 +50,19 @@ class ConfiguringFleet:
     def submit(self, order: Order) -> None:
         """Start an order; return at once."""
         task = order.document.get("task") or {}
-        if order.verb is not Verb.SWITCH or task.get("action") != CONFIGURE:
+        work = self._works.get((order.verb, task.get("action", "")))
+        if work is None:
             self._fleet.submit(order)
             return
-        greenlet = gevent.spawn(self._configure, order)
+        greenlet = gevent.spawn(self._prepare, order, work)
         self._working.add(greenlet)
         greenlet.link(self._working.discard)
 
-    def _configure(self, order: Order) -> None:
+    def _prepare(self, order: Order, work: Work) -> None:
         begun = self.now()
         with self._places:
             try:
-                problem = self._provision(order.device)
+                problem = work.do(order.device)
             except (MusterError, OSError) as error:
                 problem = str(error)
             except Exception as error:  # no answer would mean to wait for ever
@@ -57,8 +75,8 @@ class ConfiguringFleet:
                 order.device,
                 order.verb,
                 trouble=Trouble.REFUSED,
-                code="provision_failed",
-                message=f"provisioning failed: {problem}",
+                code=work.code,
+                message=f"{work.what} failed: {problem}",
                 seconds=self.now() - begun,
             )
         )
@@ -82,3 +100,11 @@ class ConfiguringFleet:
         """Drop every connection. Orders under way are abandoned."""
         gevent.killall(list(self._working))
         self._fleet.close()
+
+
+class ConfiguringFleet(PreparingFleet):
+    """On which ``switch`` of the task ``configure`` provisions first."""
+
+    def __init__(self, fleet: Fleet, provision: Provision) -> None:
+        work = Work(provision, "provisioning", "provision_failed")
+        super().__init__(fleet, {(Verb.SWITCH, CONFIGURE): work})

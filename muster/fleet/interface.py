@@ -28,6 +28,13 @@ class Verb(str, Enum):
     """Of that program: how far it is."""
     APPLY = "apply"
     """Of the program on a server of a K3s cluster: have the cluster run something."""
+    DRAIN = "drain"
+    """Of that program: have the pods of a node move; ``UNCORDON`` lets them come again."""
+    UNCORDON = "uncordon"
+    SNAPSHOT = "snapshot"
+    """Of that program: save what the cluster holds."""
+    DELETE_NODE = "delete-node"
+    """Of that program: take a node out of the cluster."""
 
 
 @dataclass(frozen=True)

@@ -39,21 +39,27 @@ Survey = Mapping[str, Mapping[str, Any] | str]
 
 @contextmanager
 def connected_fleet(
-    devices: Sequence[Device], *, known: Sequence[Device] = (), remember: bool = True
+    devices: Sequence[Device],
+    *,
+    known: Sequence[Device] = (),
+    servers: Sequence[Device] = (),
+    remember: bool = True,
 ) -> Iterator[Fleet]:
     """Reach devices over SSH; connections are made when they are needed.
 
     :param known: every device of the inventory, where a release may be staged: a node's cluster is
         told by one of its servers.
+    :param servers: servers of K3s clusters that a task asks something besides.
     :param remember: whether what a device has just said it is serves once more.
     :raises InputError: a node of a K3s cluster that can't be told what to run.
     """
     from muster.fleet.over_pyinfra import PyinfraFleet
 
     nodes = nodes_among(devices, known) if known else {}
-    servers = {name for node in nodes.values() for name in node.servers}
+    names = {name for node in nodes.values() for name in node.servers}
+    told = [*servers, *(device for device in known if device.name in names)]
     data = {device.name: pyinfra_data(device) for device in devices}
-    data |= {server_name(d.name): pyinfra_data(d) for d in known if d.name in servers}
+    data |= {server_name(device.name): pyinfra_data(device) for device in told}
     fleet: Fleet = PyinfraFleet(data)
     if nodes:
         fleet = K3sFleet(fleet, nodes)

@@ -152,7 +152,7 @@ def assess_device(answer: Mapping[str, Any]) -> list[Assessment]:
 
     :param answer: ``models``: how often each was not ready and why, out of ``samples``;
         ``failed_units``: those that had not failed before; ``old_firmware``: what a firmware task
-        should have brought further.
+        should have brought further; ``k3s``: the same of a node that was upgraded.
     """
     models, samples = answer["models"], answer["samples"]
     bad = {name: seen for name, seen in models.items() if seen["unready"]}
@@ -170,10 +170,21 @@ def assess_device(answer: Mapping[str, Any]) -> list[Assessment]:
     text = f"units: failed since: {', '.join(failed)}" if failed else "units: none failed since"
     limits = {"failed": len(failed), "failed_at_most": 0}
     found.append(Assessment("units", verdict, text, limits))
+    if (node := answer.get("k3s")) is not None:
+        found.append(_assess_node(node, samples))
     if old := answer["old_firmware"]:
         told = ", ".join(f"{each['device']} {each['current']}" for each in old)
         found.append(Assessment("firmware", Verdict.FAILED, f"firmware: still old: {told}"))
     return found
+
+
+def _assess_node(node: Mapping[str, Any], samples: int) -> Assessment:
+    figures = {"not_ready": node["unready"], "not_ready_at_most": 0}
+    if node["unready"]:
+        return Assessment("k3s", Verdict.FAILED, f"k3s: {node['problem']}", figures)
+    if not samples:
+        return Assessment("k3s", Verdict.INCONCLUSIVE, "k3s: nothing was measured")
+    return Assessment("k3s", Verdict.PASSED, f"k3s: Ready in {samples} samples", figures)
 
 
 def job_of(work: Release | Task, strategy: Strategy, rollout: RolloutRecord) -> Job:
