@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from muster.errors import InputError
 from muster.fleet.interface import Answer, Fleet, Order, Trouble, Verb
 from muster.inventory import Device
-from muster.k3s.workload import daemon_set, namespace
+from muster.k3s.cluster import cluster_of, clusters, role_of
+from muster.k3s.workload import KEPT, daemon_set, namespace
 from muster.release import Release
 
 PROGRAM = "muster-k3s"
-APPLY_SECONDS = 60.0
+APPLY_SECONDS = 150.0
 RUNTIME = "k3s"
 
 
@@ -46,31 +47,32 @@ def nodes_among(devices: Sequence[Device], known: Sequence[Device]) -> dict[str,
     """The devices whose models run on K3s.
 
     :param known: every device of the inventory: servers need not be among ``devices``.
-    :raises InputError: a node without cluster, a cluster without server or with more registries.
+    :raises InputError: a device that is no node, a cluster without server or with two registries.
     """
-    servers: dict[str, list[str]] = defaultdict(list)
-    registries: dict[str, set[str]] = defaultdict(set)
-    for device in known:
-        name = str(device.variables.get("k3s_cluster") or "")
-        if device.variables.get("k3s_role") == "server":
-            servers[name].append(device.name)
-        if is_node(device):
-            registries[name].add(str(device.variables.get("muster_registry")))
     found, problems = {}, []
+    every = clusters(known)
     for device in filter(is_node, devices):
-        name = str(device.variables.get("k3s_cluster") or "")
-        if not name:
-            text = "k3s_cluster: expected the name of its cluster, as muster_device_runtime is k3s"
+        cluster = every.get(cluster_of(device))
+        registries = sorted(
+            {
+                str(each.variables.get("muster_registry"))
+                for each in (cluster.nodes if cluster else ())
+                if each.variables.get("muster_device_runtime") == RUNTIME
+            }
+        )
+        if role_of(device) == "none":
+            text = "k3s_role: expected server or agent, as muster_device_runtime is k3s"
             problems.append(f"device {device.name}: {text}")
-        elif not servers[name]:
-            text = f"expected a device with k3s_role: server in its cluster {name}"
-            problems.append(f"device {device.name}: k3s_cluster: {text}")
-        elif len(registries[name]) > 1:
-            told = ", ".join(sorted(registries[name]))
-            text = f"expected one for all nodes of cluster {name}, as one pod is made for all"
+        elif cluster is None or not cluster.servers:
+            text = "k3s_cluster: expected a device with k3s_role: server in its cluster"
+            problems.append(f"device {device.name}: {text} {cluster_of(device)}")
+        elif len(registries) > 1:
+            text = f"expected one for all nodes of cluster {cluster.name}, as one pod is for all"
+            told = ", ".join(registries)
             problems.append(f"device {device.name}: muster_registry: {text}; got {told}")
         else:
-            found[device.name] = Node(name, tuple(servers[name]), *registries[name])
+            servers = tuple(server.name for server in cluster.servers)
+            found[device.name] = Node(cluster.name, servers, registries[0])
     if problems:
         raise InputError(problems)
     return found
@@ -122,7 +124,10 @@ class K3sFleet:
             self._fleet.submit(order)
             return
         registry = str(order.document.get("registry") or node.registry)
-        document = {"manifests": [namespace(), daemon_set(release, variant, registry)]}
+        document = {
+            "manifests": [namespace(), daemon_set(release, variant, registry)],
+            "prune": {"model": release.model, "keep": KEPT},
+        }
         works = self._works[node.cluster]
         for work in works:
             if work.document == document:

@@ -17,7 +17,8 @@ _STOP_SECONDS = 10
 """How long a model may take to stop by itself, as the device program grants on other runtimes."""
 
 KEPT = 10
-"""DaemonSets of a model that stay although no node asks for them: a node may go back to them."""
+"""Newest releases of a model whose DaemonSets stay although no node asks for them: a node may go
+back to one that it holds."""
 
 
 def daemon_set_name(release: Release, variant: str) -> str:

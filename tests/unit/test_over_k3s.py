@@ -106,7 +106,8 @@ def test_the_cluster_is_told_before_the_first_node_and_only_once(
     ]
     assert below.orders[0].program == "muster-k3s"
     assert below.orders[0].document == {
-        "manifests": [namespace(), daemon_set(RELEASE, "hw_a", REGISTRY)]
+        "manifests": [namespace(), daemon_set(RELEASE, "hw_a", REGISTRY)],
+        "prune": {"model": "digits", "keep": 10},
     }
 
 
@@ -175,6 +176,7 @@ def device(name: str, **variables: Any) -> Device:
     variables = {
         "muster_device_runtime": "k3s",
         "k3s_cluster": "pier",
+        "k3s_role": "agent",
         "muster_registry": REGISTRY,
     } | variables
     return Device(name, name, 22, "site_pier", "hw_a", (), variables)
@@ -189,7 +191,7 @@ def test_nodes_are_found_with_servers_outside_the_limit() -> None:
 @pytest.mark.parametrize(
     ("known", "complaint"),
     [
-        ([device("n1", k3s_cluster=None)], "device n1: k3s_cluster: expected the name"),
+        ([device("n1", k3s_role="none")], "device n1: k3s_role: expected server or agent"),
         ([device("n1")], "expected a device with k3s_role: server in its cluster pier"),
         (
             [device("n1"), device("s1", k3s_role="server", muster_registry="other:5000")],
