@@ -172,6 +172,22 @@ def pyinfra_inventory(path: Path, limit: str | None = None) -> dict[str, list[An
     return groups
 
 
+def pyinfra_data_by_name(devices: Iterable[Device]) -> dict[str, dict[str, Any]]:
+    """Host data for pyinfra of several devices.
+
+    :raises InputError: all connection variables that can't be used.
+    """
+    found, problems = {}, []
+    for device in devices:
+        try:
+            found[device.name] = pyinfra_data(device)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return found
+
+
 def pyinfra_hosts(inventory: Inventory) -> list[tuple[str, dict[str, Any]]]:
     """Name and data of every device, as pyinfra's ``Inventory`` takes them.
 

@@ -11,8 +11,7 @@ from muster.doctor import host, nodes, services
 from muster.doctor import on_device as task
 from muster.doctor.findings import Expected, Finding, ok, ordered
 from muster.doctor.reaching import connection_findings, no_answer
-from muster.errors import InputError
-from muster.inventory import Device, pyinfra_data
+from muster.inventory import Device, pyinfra_data_by_name
 from muster.k3s.cluster import role_of
 from muster.paths import COLLECTION_ROOT
 
@@ -106,14 +105,7 @@ def examine(
     """
     from muster.fleet.scripts import ScriptFleet
 
-    data, problems = {}, []
-    for device in devices:
-        try:
-            data[device.name] = pyinfra_data(device)
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
+    data = pyinfra_data_by_name(devices)
     requests = {device.name: _request(device) for device in devices}
 
     def question(name: str) -> tuple[str, str]:

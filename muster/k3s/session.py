@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from muster.errors import InputError, MusterError
-from muster.inventory import Device, pyinfra_data
+from muster.errors import MusterError
+from muster.inventory import Device, pyinfra_data_by_name
 
 if TYPE_CHECKING:
     from muster.fleet.scripts import Ran, ScriptFleet
@@ -123,15 +123,7 @@ def connected_nodes(devices: Sequence[Device]) -> Iterator[Nodes]:
     """
     from muster.fleet.scripts import ScriptFleet
 
-    data, problems = {}, []
-    for device in devices:
-        try:
-            data[device.name] = pyinfra_data(device)
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    fleet = ScriptFleet(data)
+    fleet = ScriptFleet(pyinfra_data_by_name(devices))
     try:
         yield Nodes(fleet)
     finally:

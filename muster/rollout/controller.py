@@ -14,7 +14,13 @@ from muster.fleet.interface import Fleet, Order, Verb
 from muster.fleet.over_k3s import K3sFleet, nodes_among, server_name
 from muster.fleet.remembering import RememberingFleet
 from muster.hooks.interface import Hooks
-from muster.inventory import Device, Inventory, load_inventory, pyinfra_data
+from muster.inventory import (
+    Device,
+    Inventory,
+    load_inventory,
+    pyinfra_data,
+    pyinfra_data_by_name,
+)
 from muster.planning import Plan, PlanDevice, plan
 from muster.release import Release, select_variant, version_of
 from muster.release import running as release_running
@@ -58,7 +64,7 @@ def connected_fleet(
     nodes = nodes_among(devices, known) if known else {}
     names = {name for node in nodes.values() for name in node.servers}
     told = [*servers, *(device for device in known if device.name in names)]
-    data = {device.name: pyinfra_data(device) for device in devices}
+    data = pyinfra_data_by_name(devices)
     data |= {server_name(device.name): pyinfra_data(device) for device in told}
     fleet: Fleet = PyinfraFleet(data)
     if nodes:
