@@ -613,6 +613,19 @@ class Runtime:
         """Tell whether it still looks after what runs, where that could go unnoticed otherwise."""
         return True
 
+    def keep(self, image: str) -> None:
+        """See to it that nobody but Muster removes an image, where somebody would."""
+
+    def check_stopped(self, model: str) -> None:
+        """Raise what keeps a model from being stopped, where it could go unnoticed otherwise."""
+
+    def wait(self, clock: Clock) -> None:
+        """Wait after a restart until it can be asked, where that takes time."""
+
+    def same_image(self, one: str | None, other: str | None) -> bool:
+        """Tell whether to remove one image would remove the other."""
+        return one == other
+
     def image_present(self, image: str) -> bool:
         """Tell whether an image is stored here."""
         raise NotImplementedError
@@ -1205,6 +1218,9 @@ def containerd(paths: Paths) -> Runtime:
 
 
 MODEL_LABEL, VARIANT_LABEL = "muster.model/", "muster.variant/"
+REGISTRY_LABEL = "muster.registry/"
+BACK_LABELS = {"muster.last-good/": "last_good", "muster.previous/": "previous"}
+CLUSTER_PATIENCE = 120.0  # seconds for the cluster to answer after a restart
 KUBELET_CONFIG = "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
 MODEL_UNIT = re.compile(r"muster-model@(%s)\.service" % MODEL.pattern)
 PODS = "/api/v1/namespaces/muster/pods"
@@ -1263,7 +1279,7 @@ class Cluster:
                     message = "the cluster does not answer: %s" % (
                         str(error) or type(error).__name__
                     )
-                    raise Failure("runtime_unavailable", message) from None
+                    raise Failure("cluster_unreachable", message) from None
         if status == 404:
             return {}
         if status >= 300:
@@ -1345,7 +1361,9 @@ class K3sRuntime(Runtime):
         done = self._call("crictl", "pull", image, timeout=seconds)
         if done.status:
             self._explain_pull(image, seconds, done, self._NO_DAEMON)
-        # The kubelet may drop images that no pod uses; a way back needs its own.
+
+    def keep(self, image: str) -> None:
+        # The kubelet drops images that no pod uses when the disk fills; a way back needs its own.
         kept = self._call("ctr", "images", "label", image, "io.cri-containerd.pinned=pinned")
         if kept.status:
             log("image %s is not pinned: %s" % (image, last_line(kept.err)))
@@ -1354,6 +1372,19 @@ class K3sRuntime(Runtime):
         done = self._call("crictl", "rmi", image)
         if done.status:
             log("kept image %s: %s" % (image, last_line(done.err)))
+
+    def same_image(self, one: str | None, other: str | None) -> bool:
+        # CRI removes an image with all its names.
+        return (one or "").rpartition("@")[2] == (other or "").rpartition("@")[2]
+
+    def check_stopped(self, model: str) -> None:
+        if any(container.running for container in self.containers(model)):
+            raise Failure("revert_failed", "the cluster still runs %s here" % model)
+
+    def wait(self, clock: Clock) -> None:
+        until = clock.now() + CLUSTER_PATIENCE
+        while not self.ready() and clock.now() < until:
+            clock.sleep(1.0)
 
     def containers(self, model: str) -> list[Container]:
         return [self._described(pod) for pod in self.cluster.pods(model)]
@@ -1402,30 +1433,48 @@ class NodeUnits(Systemd):
 
     def __init__(self, paths: Paths, cluster: Cluster, clock: Clock) -> None:
         self.paths, self.cluster, self.clock = paths, cluster, clock
+        self._counts: dict[str, dict[str, int]] = {}
 
     @staticmethod
     def _model(unit: str) -> str | None:
         match = MODEL_UNIT.fullmatch(unit)
         return match.group(1) if match else None
 
+    def _wanted(self, model: str) -> dict[str, str]:
+        """Return the labels that ask for the current release of a model, {} if there is none."""
+        store = Store(self.paths.state, model)
+        release = store.link("current")
+        if release is None:
+            return {}
+        spec = store.spec(release)
+        registry = str(spec["image"]).partition("/")[0]
+        return {
+            MODEL_LABEL + model: release,
+            VARIANT_LABEL + model: str(spec["variant"]),
+            REGISTRY_LABEL + model: hashlib.sha256(registry.encode()).hexdigest()[:12],
+        }
+
     def start(self, unit: str) -> None:
         model = self._model(unit)
         if model is None:
             super().start(unit)
             return
-        store = Store(self.paths.state, model)
-        release = store.link("current")
-        if release is None:
+        wanted = self._wanted(model)
+        if not wanted:
             raise Failure("internal", "%s has no release to run" % model)
-        variant = str(store.spec(release)["variant"])
-        self.cluster.label({MODEL_LABEL + model: release, VARIANT_LABEL + model: variant})
+        ApplicationLock(self.paths, model).make()
+        store = Store(self.paths.state, model)
+        # What the cluster must not forget, as this node may go back to it.
+        back = {label + model: store.link(name) for label, name in BACK_LABELS.items()}
+        self.cluster.label({**wanted, **back})
 
     def stop(self, unit: str) -> None:
         model = self._model(unit)
         if model is None:
             super().stop(unit)
             return
-        self.cluster.label({MODEL_LABEL + model: None, VARIANT_LABEL + model: None})
+        asked = (MODEL_LABEL, VARIANT_LABEL, REGISTRY_LABEL)
+        self.cluster.label({label + model: None for label in asked})
         until = self.clock.now() + STOP_GRACE + CLUSTER_TIMEOUT
         while self.cluster.pods(model):
             if self.clock.now() >= until:
@@ -1447,19 +1496,23 @@ class NodeUnits(Systemd):
         model = self._model(unit)
         if model is None:
             return super().is_active(unit)
-        wanted = self.cluster.labels().get(MODEL_LABEL + model)
-        return wanted is not None and wanted == Store(self.paths.state, model).link("current")
+        wanted = self._wanted(model)
+        return bool(wanted) and wanted.items() <= self.cluster.labels().items()
 
     def restarts(self, unit: str) -> int:
+        """Return how often the containers of a model were restarted, or its pod made again while
+        this program looked."""
         model = self._model(unit)
         if model is None:
             return super().restarts(unit)
-        try:
-            pods = self.cluster.pods(model)
-        except Failure:
-            return 0
-        statuses = [s for p in pods for s in (p.get("status") or {}).get("containerStatuses") or ()]
-        return sum(int(status.get("restartCount") or 0) for status in statuses)
+        first, counts = model not in self._counts, self._counts.setdefault(model, {})
+        with contextlib.suppress(Failure):
+            for pod in self.cluster.pods(model):
+                uid = str(pod["metadata"].get("uid") or pod["metadata"]["name"])
+                statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+                found = sum(int(status.get("restartCount") or 0) for status in statuses)
+                counts[uid] = max(counts.get(uid, 0), found + (0 if first or uid in counts else 1))
+        return sum(counts.values())
 
 
 RUNTIMES: dict[str, Callable[[Paths], Runtime]] = {
@@ -1701,6 +1754,8 @@ class Host:
         except Failure as failure:
             # Going back must work without it; what needs it raises this.
             self.config, self.damaged_config = Config(), failure
+            with contextlib.suppress(Failure):
+                self.config = self._read_config(self.paths.config + ".copy")
         if runtime is None:
             if self.config.runtime not in RUNTIMES:
                 message = "container runtime %r is not supported" % self.config.runtime
@@ -1712,8 +1767,8 @@ class Host:
         self.systemd = systemd or Systemd()
         self.runtime = runtime
 
-    def _read_config(self) -> Config:
-        path = self.paths.config
+    def _read_config(self, path: str | None = None) -> Config:
+        path = path or self.paths.config
         try:
             with open(path, encoding="utf-8") as file:
                 request = Request(json.load(file), Config._fields, path)
@@ -2169,10 +2224,21 @@ class Model:
         release = self.store.link("current")
         if release is None:
             return
+        if isinstance(self.systemd, NodeUnits):
+            self.application.make()  # a pod waits for it
         if not self.systemd.is_active(self.unit):
             self.start(release)
         if self.store.slot(release):
             self.move_somehow(release)
+
+    def mend_labels(self) -> None:
+        """On a node, ask the cluster for the current release again where it forgot: by a restored
+        snapshot, a person, or because the node came back under another name."""
+        if not isinstance(self.systemd, NodeUnits) or self.store.link("current") is None:
+            return
+        if not self.systemd.is_active(self.unit_of("")):
+            log("%s: the cluster is asked again for what is to run here" % self.name)
+            self.systemd.start(self.unit_of(""))
 
     def move_somehow(self, release: str) -> None:
         """Send the requests to a release; one whose proxy does not start gets their port itself.
@@ -2454,6 +2520,7 @@ class Model:
             if self.proxy.present():
                 self.proxy.stop()
             checkpoint("revert:stopped")
+            self.runtime.check_stopped(self.name)
         else:
             reason, ready_after = self._serve_again(state, plan)
             if reason is not None:
@@ -2502,6 +2569,8 @@ class Model:
             if reason is None and self.proxy.present():
                 self.stop_others(target, state.drain_deadline)
         except Failure as failure:
+            if failure.code == "cluster_unreachable":  # which says nothing about the release
+                raise
             return failure.message, 0.0
         return reason, round(self.clock.now() - start, 3)
 
@@ -2591,7 +2660,7 @@ class Model:
         for name in self.store.leftovers():
             image = self.store.image_of(name)
             needed = [store.image_of(release) for store in stores for release in store.ids()]
-            if image not in (None, keep_image, *needed):
+            if image and not any(self.runtime.same_image(image, i) for i in (keep_image, *needed)):
                 self.runtime.remove_image(image)
                 checkpoint("prune:image")
             # The folder goes last: until then a repetition finds what to remove.
@@ -2720,6 +2789,7 @@ def _stage(
             host.runtime.pull(spec["image"], until - host.clock.now())
             checkpoint("stage:pulled")
             os.sync()  # the runtime need not have written it to the disk
+        host.runtime.keep(spec["image"])
         if not already:
             _publish(store, work, release)
             checkpoint("stage:published")
@@ -3079,6 +3149,7 @@ def _tick(model: Model) -> dict[str, Any] | None:
     state = model.load_or_mend()
     before = state.phase
     if before == "idle":
+        model.mend_labels()
         model.guard_off()
     else:
         model.settle(state)
@@ -3089,6 +3160,8 @@ def boot(host: Host) -> dict[str, Any]:
     """After a restart: finish or undo what was under way, then start every model."""
     problems: dict[str, str] = {}
     started: list[str] = []
+    if host.models():
+        host.runtime.wait(host.clock)
     for name in host.models():
         model = Model(host, name)
         try:
@@ -3098,7 +3171,9 @@ def boot(host: Host) -> dict[str, Any]:
                     model.start_current()
                     started.append(name)
         except (Failure, OSError) as failure:
-            problems[name] = str(failure)
+            # A node's labels outlive its restart: its cluster starts what they ask for.
+            if getattr(failure, "code", "") != "cluster_unreachable":
+                problems[name] = str(failure)
             log("%s: %s" % (name, failure))
             if getattr(failure, "code", "") != "busy":
                 _try_later(model)
@@ -3554,6 +3629,8 @@ def _mend_if_free(model: Model) -> None:
         with model.locked("inspect", 0.0):
             state = model.load_or_mend()
             model.tidy(state)
+            if state.phase == "idle":
+                model.mend_labels()
             if state.phase in UNCONFIRMED and not model.systemd.is_active(model.timer):
                 log("%s: the guard was not running" % model.name)
                 model.guard_on()

@@ -233,6 +233,12 @@ def misfits(
         reasons.append(f"runs {current}, needed {wanted} first: see `muster catch-up`")
     if mode == "blue_green":
         reasons += _blue_green_reasons(found, inspected, current)
+    if (inspected.get("runtime") or {}).get("name") == "k3s":
+        reasons += [
+            f"Kubernetes takes no label that ends in {name[-1]!r}, as {name} does"
+            for name in (release.model, variant)
+            if not name[-1].isalnum()
+        ]
     return reasons
 
 

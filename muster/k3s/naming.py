@@ -8,6 +8,8 @@ MODEL_LABEL = "muster.model/"
 """Prefix of the label of a node whose value is the id of the release that it wants of a model."""
 VARIANT_LABEL = "muster.variant/"
 """Prefix of the label of a node whose value is the variant of that release."""
+REGISTRY_LABEL = "muster.registry/"
+"""Prefix of the label of a node whose value stands for the registry that it pulled from."""
 
 
 def node_name(device: str) -> str:

@@ -10,24 +10,31 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from muster.k3s.naming import MANAGED_BY, MODEL_LABEL, NAMESPACE, VARIANT_LABEL
+from muster.k3s.naming import MANAGED_BY, MODEL_LABEL, NAMESPACE, REGISTRY_LABEL, VARIANT_LABEL
 from muster.release import Release
 
 _STOP_SECONDS = 10
 """How long a model may take to stop by itself, as the device program grants on other runtimes."""
+
+_LOCKS = "/run/muster"
+"""Folder of the lock that an application holds while its model must not be switched."""
 
 KEPT = 10
 """Newest releases of a model whose DaemonSets stay although no node asks for them: a node may go
 back to one that it holds."""
 
 
-def daemon_set_name(release: Release, variant: str) -> str:
-    """Name of the DaemonSet of a variant.
+def daemon_set_name(release: Release, variant: str, registry: str) -> str:
+    """Name of the DaemonSet of a variant, for nodes that pulled from one registry: what runs on a
+    node must not change because others pull from another one.
 
     Not longer than 63 characters, as it becomes the value of a label.
     """
-    digest = hashlib.sha256(f"{release.id}/{variant}".encode()).hexdigest()[:12]
-    return f"muster-{release.model}-{digest}"
+    return f"muster-{release.model}-{_short(f'{release.id}/{variant}/{registry}')}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def namespace() -> dict[str, Any]:
@@ -43,7 +50,7 @@ def daemon_set(release: Release, variant: str, registry: str) -> dict[str, Any]:
 
     :param registry: ``host:port`` from which its nodes have pulled the image.
     """
-    name = daemon_set_name(release, variant)
+    name = daemon_set_name(release, variant, registry)
     labels = {"muster.model": release.model, "muster.release": release.id}
     about = {**labels, "muster.variant": variant, **MANAGED_BY}
     return {
@@ -75,10 +82,10 @@ def _annotations(release: Release, variant: str) -> dict[str, str]:
 
 def _pod(release: Release, variant: str, registry: str) -> dict[str, Any]:
     chosen, endpoint = release.variants[variant], release.endpoint
-    lock = f"/run/muster/{release.model}.lock"
-    mounts = [{"name": "lock", "mountPath": lock, "readOnly": True}]
+    # The folder, as a restart empties it: a file below one that is missing is never made.
+    mounts = [{"name": "lock", "mountPath": _LOCKS, "readOnly": True}]
     volumes: list[dict[str, Any]] = [
-        {"name": "lock", "hostPath": {"path": lock, "type": "FileOrCreate"}}
+        {"name": "lock", "hostPath": {"path": _LOCKS, "type": "DirectoryOrCreate"}}
     ]
     for number, path in enumerate(chosen.devices):
         mounts.append({"name": f"device-{number}", "mountPath": path, "readOnly": False})
@@ -106,6 +113,7 @@ def _pod(release: Release, variant: str, registry: str) -> dict[str, Any]:
         "nodeSelector": {
             MODEL_LABEL + release.model: release.id,
             VARIANT_LABEL + release.model: variant,
+            REGISTRY_LABEL + release.model: _short(registry),
         },
         # Which nodes are fit is decided before they ask for it.
         "tolerations": [{"operator": "Exists"}],

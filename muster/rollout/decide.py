@@ -68,6 +68,9 @@ def preflight(attempt: Attempt, seen: Mapping[str, Any], misfits: Collection[str
     """Whether a device takes the release, from its answer to ``inspect``.
 
     :param misfits: reasons why the variant does not fit the device.
+
+    A node of a K3s cluster that runs the release and does not serve takes it again: the cluster may
+    have lost what makes its pod.
     """
     model = seen["model"]
     if attempt.generation and _is_ours(attempt, model):
@@ -81,7 +84,9 @@ def preflight(attempt: Attempt, seen: Mapping[str, Any], misfits: Collection[str
             unreachable=True,
         )
     current = model["current"]
-    if current is not None and current["id"] == attempt.release_id:
+    on_k3s = (seen.get("runtime") or {}).get("name") == "k3s"
+    runs = current is not None and current["id"] == attempt.release_id
+    if runs and (current["serving"] or not on_k3s):
         serving = "" if current["serving"] else ", but does not serve: see `muster status`"
         return Next(D.ALREADY_CURRENT, f"runs {attempt.release_id} already{serving}")
     if misfits:

@@ -100,7 +100,8 @@ def _configuration(variables: Variables) -> list[File]:
     if variables.muster_device_runtime == "k3s":
         document["node"] = node_name(host.data.get("inventory_device", host.name))
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
-    found = [File("/etc/muster/device.json", text)]
+    # A second one, as the way back needs to know the runtime when the first is damaged.
+    found = [File(f"/etc/muster/device.json{suffix}", text) for suffix in ("", ".copy")]
     if key:
         content = Path(key).expanduser().read_text(encoding="utf-8").rstrip("\n") + "\n"
         found.append(File(_PUBLIC_KEY, content))

@@ -183,6 +183,32 @@ def test_a_node_that_is_cut_off_in_its_switch_goes_back_by_itself(site: Site, se
     drill.close()
 
 
+@pytest.mark.parametrize("name", ["n3", SERVER])
+def test_a_node_that_loses_its_power_serves_again(site: Site, server: Node, name: str) -> None:
+    site.everywhere("1.1")
+    site.fleet.fault("kill", name)
+    site.fleet.fault("heal", name)
+    wait_for(f"{name} serves again", lambda: site.answering()[name] == "1.1", 300)
+    wait_ready(server, *AGENTS)
+    node = Node(site.fleet, name)
+    wait_for(
+        "it is up", lambda: "starting" not in node.run("systemctl is-system-running", None), 240
+    )
+    assert "muster-boot" not in node.run("systemctl --failed --no-legend")
+
+
+def test_a_node_whose_labels_are_lost_asks_again(site: Site, server: Node) -> None:
+    site.everywhere("1.1")
+    server.run(
+        "k3s kubectl label node n2 muster.model/digits- muster.variant/digits-"
+        " && k3s kubectl --namespace muster delete daemonset --all"
+    )
+    wait_for("nothing serves", lambda: "1.1" not in site.answering().values())
+    assert site.muster("status").returncode == 1  # asks every node
+    site.rollout("1.1", waves="[{size: rest}]")
+    assert set(site.answering().values()) == {"1.1"}
+
+
 def is_ready(server: Node, name: str) -> bool:
     conditions = kubectl(server, f"get node {name}")["status"]["conditions"]
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

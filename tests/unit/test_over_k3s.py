@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -214,6 +215,7 @@ def test_a_daemonset_runs_where_a_node_asks_for_it() -> None:
     assert pod["nodeSelector"] == {
         "muster.model/digits": RELEASE.id,
         "muster.variant/digits": "hw_a",
+        "muster.registry/digits": hashlib.sha256(REGISTRY.encode()).hexdigest()[:12],
     }
     (container,) = pod["containers"]
     assert container["image"] == f"{REGISTRY}/{VARIANT['image']}"
@@ -241,10 +243,11 @@ def test_a_variant_gets_what_it_asks_for() -> None:
 
 def test_every_release_and_variant_has_a_name_of_its_own() -> None:
     names = {
-        daemon_set_name(release, variant)
+        daemon_set_name(release, variant, registry)
         for release in (RELEASE, make_release("2.1"))
         for variant in ("hw_a", "hw_b")
+        for registry in (REGISTRY, "other:5000")
     }
-    assert len(names) == 4
+    assert len(names) == 8
     longest = RELEASE.model_copy(update={"model": "m" * 41})
-    assert len(daemon_set_name(longest, "hw_a")) <= 63
+    assert len(daemon_set_name(longest, "hw_a", REGISTRY)) <= 63

@@ -280,6 +280,16 @@ def _runs(release_id: str | None) -> dict[str, Any]:
     return {"current": {"id": release_id, "serving": True} if release_id else None, "releases": []}
 
 
+def test_a_node_does_not_take_what_kubernetes_has_no_label_for() -> None:
+    document = release_document(model="digits-", variants={"hw_coral": {"image": IMAGE}})
+    release = Release.model_validate(document)
+    reasons = [
+        misfits(release, "hw_coral", _inspected(runtime=runtime), mode="recreate")
+        for runtime in ({"name": "docker", "ready": True}, {"name": "k3s", "ready": True})
+    ]
+    assert reasons == [[], ["Kubernetes takes no label that ends in '-', as digits- does"]]
+
+
 def test_a_device_that_runs_another_than_required_does_not_take_the_release() -> None:
     old = _runs("0.8-0123456789ab")
     reason = "runs 0.8-0123456789ab, needed 1.0 or 0.9 first: see `muster catch-up`"

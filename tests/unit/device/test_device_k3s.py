@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ class StandInCluster(device.Cluster):
     def ask(self, method: str, path: str, document: Any = None) -> dict[str, Any]:
         content = self.world.read()
         if content["runtime_down"]:
-            raise device.Failure("runtime_unavailable", "the cluster does not answer: timed out")
+            raise device.Failure("cluster_unreachable", "the cluster does not answer: timed out")
         split = urlsplit(path)
         if split.path == f"/api/v1/nodes/{NODE}":
             if method == "PATCH":
@@ -83,13 +84,14 @@ def _pod(name: str, container: dict[str, Any]) -> dict[str, Any]:
     return {
         "metadata": {
             "name": name,
+            "uid": container["uid"],
             "labels": {"muster.model": MODEL, "muster.release": container["release"]},
             "annotations": {"muster.container": name},
         },
         "status": {
             "phase": "Running",
             "containerStatuses": [
-                {"restartCount": 4 if waiting else 0, "state": {"waiting": waiting}}
+                {"restartCount": container["restarts"], "state": {"waiting": waiting}}
             ],
         },
     }
@@ -112,6 +114,8 @@ def reconcile(world: World) -> None:
                 "slot": "",
                 "running": not crashing,
                 "broken": "CrashLoopBackOff" if crashing else "",
+                "restarts": 4 if crashing else 0,
+                "uid": str(len(content["started"])),
             }
             content["started"].append(release)
 
@@ -350,3 +354,134 @@ def test_credentials_that_can_not_be_used_are_named(tmp_path: Path) -> None:
     path.write_text("apiVersion: v1\n")
     with pytest.raises(device.Failure, match="can't be used: 'server'"):
         cluster.labels()
+
+
+# What a cluster forgets, and what a restart takes away
+
+
+def labels(node: NodeDevice) -> dict[str, Any]:
+    found: dict[str, Any] = node.world.read()["labels"]
+    return found
+
+
+def away(node: NodeDevice, is_away: bool = True) -> None:
+    with node.world.change() as content:
+        content["runtime_down"] = is_away
+
+
+def forget(node: NodeDevice) -> None:
+    with node.world.change() as content:
+        content["labels"] = {}
+    reconcile(node.world)
+
+
+def test_the_lock_that_a_pod_waits_for_is_there_after_a_restart(
+    node: NodeDevice, old: Release
+) -> None:
+    lock = node.root / f"run/muster/{MODEL}.lock"
+    node.power_cut()
+    assert not lock.exists()
+    node.boot()
+    assert lock.exists()
+
+
+def test_a_cluster_that_forgot_is_asked_again(node: NodeDevice, old: Release) -> None:
+    forget(node)
+    assert node.answer() is None
+    assert node.model()["current"]["id"] == old.id
+    node.assert_rests_on(old)
+
+
+def test_a_restored_cluster_is_told_what_runs_by_now(node: NodeDevice, old: Release) -> None:
+    before = dict(labels(node))
+    new = node.release("1.1")
+    node.roll_out(new, 2)
+    with node.world.change() as content:
+        content["labels"] = before
+    reconcile(node.world)
+    assert node.answer() == old.id
+    node.ok("inspect")
+    node.ok("inspect", model=MODEL)
+    node.assert_rests_on(new)
+
+
+def test_a_restart_without_the_cluster_is_no_failure_and_is_made_up_for(
+    node: NodeDevice, old: Release
+) -> None:
+    node.power_cut()
+    forget(node)
+    away(node)
+    assert node.boot()["ok"]
+    assert TIMER in node.world.read()["active"]
+    node.guard()
+    assert TIMER in node.world.read()["active"]
+    away(node, False)
+    node.guard()
+    node.assert_rests_on(old)
+
+
+def test_a_first_release_is_not_given_up_while_it_still_runs(node: NodeDevice) -> None:
+    new = node.release("1.0")
+    node.stage(new)
+    node.switch(new, 1, confirm_timeout=30)
+    node.clock.offset += 31
+    away(node)
+    node.guard()
+    assert json.loads((node.state / "state.json").read_text())["phase"] == "reverting"
+    assert node.wants() == new.id
+    away(node, False)
+    node.guard()
+    node.assert_rests_on(None)
+
+
+def test_the_cluster_is_told_what_the_node_may_go_back_to(node: NodeDevice, old: Release) -> None:
+    new = node.release("1.1")
+    node.stage(new)
+    node.switch(new, 2)
+    asked = labels(node)
+    assert asked[f"muster.last-good/{MODEL}"] == asked[f"muster.previous/{MODEL}"] == old.id
+    assert asked[f"muster.registry/{MODEL}"] == hashlib.sha256(REGISTRY.encode()).hexdigest()[:12]
+    node.confirm(2)
+    assert labels(node)[f"muster.previous/{MODEL}"] == old.id
+
+
+def test_a_damaged_configuration_does_not_hide_that_this_is_a_node(
+    node: NodeDevice, old: Release
+) -> None:
+    config = node.root / "etc/muster/device.json"
+    (config.parent / "device.json.copy").write_text(config.read_text())
+    config.write_text("{")
+    host = device.Host(node.paths, node.clock)
+    assert host.damaged_config is not None
+    assert isinstance(host.systemd, device.NodeUnits)
+    assert host.runtime.cluster.node == NODE
+
+
+def test_an_image_that_is_there_already_is_pinned(node: NodeDevice, old: Release) -> None:
+    new = node.release("1.1")
+    image = f"{REGISTRY}/{new.image}"
+    with node.world.change() as content:
+        content["images"].append(image)
+    node.stage(new)
+    assert image in node.world.read()["pinned"]
+
+
+def test_an_image_that_another_name_stands_for_is_kept(node: NodeDevice) -> None:
+    runtime = NodeRuntime(node.paths, node.world)
+    digest = "models/digits@sha256:" + "a" * 64
+    assert runtime.same_image(f"one:5000/{digest}", f"two:5000/{digest}")
+    assert not runtime.same_image(f"one:5000/{digest}", None)
+
+
+def test_restarts_are_counted_for_each_pod(node: NodeDevice, old: Release) -> None:
+    units, name = node.host.systemd, f"muster-{MODEL}-{old.id}"
+    with node.world.change() as content:
+        content["containers"][name]["restarts"] = 3
+    assert units.restarts(UNIT) == 3
+    away(node)
+    assert units.restarts(UNIT) == 3  # silence is no news
+    away(node, False)
+    assert units.restarts(UNIT) == 3
+    with node.world.change() as content:
+        content["containers"][name].update(restarts=0, uid="another")
+    assert units.restarts(UNIT) == 4

@@ -45,6 +45,11 @@ def outcome(kind: str, generation: int = 5) -> dict[str, Any]:
 
 
 NEW = {"id": "2.0-new", "serving": True}
+SILENT = {"id": "2.0-new", "serving": False}
+
+
+def on_k3s(answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "runtime": {"name": "k3s"}}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +59,9 @@ NEW = {"id": "2.0-new", "serving": True}
         (seen(current=None, last_good=None), [], D.STAGING),
         (seen(), ["too small"], D.REJECTED),
         (seen(current=NEW), ["too small"], D.ALREADY_CURRENT),
+        (seen(current=SILENT), [], D.ALREADY_CURRENT),
+        (on_k3s(seen(current=SILENT)), [], D.STAGING),
+        (on_k3s(seen(current=NEW)), [], D.ALREADY_CURRENT),
         (seen(phase="switched"), [], D.DEFERRED),
         (seen(phase="reverting"), [], D.DEFERRED),
         # Resumed: the device is further than the journal knew.
