@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from muster.fields import describe
-from muster.k3s.cluster import Cluster, Named, clusters
+from muster.inventory import SITE_PREFIX
+from muster.k3s.cluster import DEFAULT_CLUSTER, Cluster, Named, cluster_of, clusters, role_of
 from muster.k3s.naming import node_name
 from muster.k3s.versions import parse
 from roles.k3s.keys import AGREED
@@ -26,14 +27,42 @@ _AGREED_VARIABLES: tuple[tuple[str, Any], ...] = (
 )
 
 
-def findings(devices: Iterable[Named]) -> Iterator[Finding]:
+class Grouped(Named, Protocol):
+    """A device of an inventory, and where it belongs."""
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """Its groups."""
+
+
+def findings(devices: Sequence[Grouped]) -> Iterator[Finding]:
     """What does not fit together in the clusters of an inventory."""
+    yield from _sites(devices)
     for cluster in clusters(devices).values():
         yield from _members(cluster)
         if cluster.servers:
             yield from _datastore(cluster)
             yield from _agreement(cluster)
             yield from _versions(cluster)
+
+
+def _sites(devices: Iterable[Grouped]) -> Iterator[Finding]:
+    """Sites that all keep the default name would silently be one cluster."""
+    unnamed = [
+        (device.name, group)
+        for device in devices
+        if role_of(device) != "none" and cluster_of(device) == DEFAULT_CLUSTER
+        for group in device.groups
+        if group.startswith(SITE_PREFIX)
+    ]
+    sites = sorted({site for _, site in unnamed})
+    if len(sites) > 1:
+        text = (
+            f"expected no cluster called {DEFAULT_CLUSTER} on nodes of several sites"
+            f" ({', '.join(sites)}): set k3s_cluster for each site, or one other name for a"
+            " cluster across them"
+        )
+        yield from ((name, "k3s_cluster", text) for name, _ in unnamed)
 
 
 def _members(cluster: Cluster) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 BINARY=/usr/local/bin/k3s
 CONFIG=/etc/rancher/k3s/config.yaml
 DROPINS=$CONFIG.d
+MEMBER=/var/lib/rancher/k3s/server/db/etcd/member
 # so many starts that fail, and it won't come up
 ATTEMPTS=4
 
@@ -41,12 +42,20 @@ binary_in_place() {
 	fi
 }
 
+# with the binary they come, and with it they go; what somebody has installed under a name stays
 links() {
 	for name in kubectl crictl ctr; do
-		# what somebody has installed under this name stays
-		[ -e /usr/local/bin/$name ] || [ -L /usr/local/bin/$name ] || ln -s k3s /usr/local/bin/$name
+		link=/usr/local/bin/$name
+		if [ ! -e $BINARY ]; then
+			[ "$(readlink $link)" != k3s ] || rm -f $link
+		elif [ ! -e $link ] && [ ! -L $link ]; then
+			ln -s k3s $link
+		fi
 	done
 }
+
+# The other members count on it from then on: without it they may have no majority.
+has_joined_etcd() { [ "$voter" -eq 1 ] && [ -d $MEMBER ] && grep -q '^server:' $CONFIG; }
 
 uptime_seconds() { cut -d . -f 1 /proc/uptime; }
 
@@ -104,11 +113,15 @@ start_and_wait() {
 	systemctl restart --no-block "$unit" && wait_until_ready "$1" "$since"
 }
 
-# go_back PATH...: to what ran before, or to nothing where nothing did
+# go_back PATH...: to what ran before, or to nothing where nothing did and nobody counts on it
 go_back() {
 	explain
 	before=$([ ! -f "$(kept $BINARY)" ] || echo yes)
 	[ -d "$(kept /etc/systemd/system/"$unit")" ] && first=yes || first=
+	if [ -n "$first" ] && has_joined_etcd; then
+		forget "$@"
+		fail "$node is a member of etcd now and stays: mend it, provision again"
+	fi
 	[ -z "$first" ] || systemctl disable --quiet --now "$unit"
 	put_back "$@"
 	links

@@ -16,6 +16,14 @@ NODE_STATE = (
 )
 """What ``kubectl`` is asked to tell of a node: version of the running kubelet, then conditions."""
 
+_SERVER = "/var/lib/rancher/k3s/server"
+# An external datastore leaves nothing on the server but the token.
+_HAS_DATA = (
+    f"{{ [ -d {_SERVER}/db/etcd/member/wal ] || [ -e {_SERVER}/db/state.db ] ||"
+    f" {{ [ -s {_SERVER}/token ] &&"
+    " grep -qs '^datastore-endpoint:' /etc/rancher/k3s/config.yaml; }; }"
+)
+
 
 @dataclass(frozen=True)
 class Host:
@@ -79,7 +87,8 @@ class Node:
 
     :param version: of the binary, empty if there is none.
     :param units: units of K3s that systemd knows, ``active`` or not by name.
-    :param has_data: whether it was once a server of a cluster.
+    :param has_data: whether it is a server whose datastore has a cluster; a server whose join
+        failed is none, though it has a token.
     :param joined: URL that its configuration joins, empty if none.
     :param enabled: names of the units that start with the device.
     """
@@ -102,7 +111,7 @@ class NodeState(FactBase[Node]):
             " [ ! -e /etc/systemd/system/$unit ] || echo"
             ' "unit $unit $(systemctl is-active $unit) $(systemctl is-enabled $unit 2>/dev/null)";'
             " done;"
-            " [ ! -s /var/lib/rancher/k3s/server/token ] || echo data;"
+            f" {_HAS_DATA} && echo data;"
             " sed -n 's/^server: */server /p' /etc/rancher/k3s/config.yaml 2>/dev/null; true"
         )
 

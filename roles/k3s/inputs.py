@@ -243,11 +243,15 @@ class K3sVariables(RuntimeVariables):
         """Open what other nodes must reach on every node."""
         nodes = tuple(self.k3s_node_networks)
         ports = [OpenPort(10250, "tcp", "kubelet", nodes)]
+        # Servers alone have the keys that choose: an agent opens what any choice of theirs needs.
+        agent = self.node_role == "agent"
         backend = self.k3s_config.get("flannel-backend", "vxlan")
-        if backend == "vxlan":
+        if agent or backend == "vxlan":
             ports.append(OpenPort(8472, "udp", "pod network", nodes))
-        if backend == "wireguard-native":
+        if agent or backend == "wireguard-native":
             ports += [OpenPort(port, "udp", "pod network", nodes) for port in (51820, 51821)]
-        if self.k3s_config.get("embedded-registry"):
+        if agent or self.k3s_config.get("embedded-registry"):
             ports.append(OpenPort(5001, "tcp", "images for other nodes", nodes))
+        if agent:  # a server has its API there
+            ports.append(OpenPort(self.k3s_api_port, "tcp", "images for other nodes", nodes))
         return tuple(ports)

@@ -46,7 +46,7 @@ _SERVER = _SERVER_LISTS | _words(
     etcd-s3-bucket etcd-s3-bucket-lookup-type etcd-s3-config-secret etcd-s3-endpoint
     etcd-s3-endpoint-ca etcd-s3-folder etcd-s3-insecure etcd-s3-proxy etcd-s3-region
     etcd-s3-retention etcd-s3-secret-key etcd-s3-session-token etcd-s3-skip-ssl-verify
-    etcd-s3-timeout etcd-snapshot-compress etcd-snapshot-dir etcd-snapshot-name
+    etcd-s3-timeout etcd-snapshot-compress etcd-snapshot-name
     etcd-snapshot-reconcile-interval etcd-snapshot-retention etcd-snapshot-schedule-cron
     flannel-backend flannel-external-ip flannel-ipv6-masq helm-job-image
     kine-tls multi-cluster-cidr secrets-encryption-provider service-node-port-range
@@ -60,6 +60,7 @@ _OF_THE_ROLE = {
     "cluster-init": "k3s_server_datastore",
     "data-dir": "",
     "datastore-endpoint": "k3s_server_datastore_endpoint",
+    "etcd-snapshot-dir": "",
     "https-listen-port": "k3s_api_port",
     "node-label": "k3s_node_labels",
     "node-name": "",
@@ -75,7 +76,7 @@ _OF_THE_ROLE = {
     "cluster-reset-restore-path": "",
     "config": "",
 }
-"""Keys that the role writes itself, and the variable that stands for each, if there is one."""
+"""Keys that are the role's, and the variable that stands for each, if there is one."""
 
 AGREED = (
     "cluster-cidr",

@@ -36,6 +36,8 @@ def artifacts(
     + sums: checksums of the release, for later runs
     + authorities: path on the device of the authorities of the artifact store; empty for its own
     """
+    # a file without the end of its last line would hide the end of the here-document
+    sums = sums.rstrip("\n") + "\n"
     here = host.get_fact(InstalledArtifacts, version=release.version, _timeout=FACT_SECONDS)
     images = [] if here.images in [each.sha256 for each in release.images] else release.images
     binary = release.binary

@@ -23,6 +23,7 @@ UPGRADE = "MUSTER_K3S_UPGRADE"
 """Environment variable with the version to which ``muster k3s upgrade`` takes a node just now."""
 
 _WRITTEN = "# Written by Muster's K3s roles.\n"
+_STOPPED = ("inactive", "failed", "unknown")
 _MODULES = ("br_netfilter", "overlay")
 _SYSCTL = {
     "net.bridge.bridge-nf-call-ip6tables": 1,
@@ -82,7 +83,8 @@ def change_refused(variables: K3sVariables, node: Node) -> str:
         )
     if problem := change_problem(node.version, version):
         return problem
-    runs = "active" in node.units.values()
+    # a K3s that ends and is started anew is mostly `activating`
+    runs = any(state not in _STOPPED for state in node.units.values())
     if runs and node.version not in ("", version) and os.environ.get(UPGRADE) != version:
         return (
             f"K3s {node.version} runs here, and {version} is wanted:"
@@ -95,6 +97,10 @@ def missing_parameters(host: Host) -> tuple[str, ...]:
     """Kernel parameters that a Raspberry Pi lacks to limit memory of containers."""
     present = host.parameters.split()
     return tuple(each for each in CGROUP_PARAMETERS if each not in present)
+
+
+def _names_root(host: Host) -> bool:
+    return any(each.startswith("root=") for each in host.parameters.split())
 
 
 @operation()
@@ -114,6 +120,13 @@ def memory_cgroup(host_state: Host) -> Iterator[StringCommand]:
         )
         return
     missing = missing_parameters(host_state)
+    if missing and not _names_root(host_state):
+        # what is written is what was read, and without a root the device would not start again
+        yield refusal(
+            f"{host_state.cmdline}: expected root= in its first line, it is not there: add"
+            f" {' '.join(missing)} to the kernel's parameters by hand"
+        )
+        return
     if missing:
         line = " ".join([host_state.parameters.strip(), *missing])
         # the boot partition knows no owners

@@ -33,6 +33,8 @@ case "$1 $*" in
     echo usage ;;
 server*|agent*)
     rm -f "$ROOT/state"
+    [ -z "$(config server)" ] || [ -e "$ROOT/refused" ] ||
+        mkdir -p "$ROOT/var/lib/rancher/k3s/server/db/etcd/member/wal"
     case "{version} $(config snapshotter)" in
     *broken*) echo 'level=fatal msg="it is broken"' >>"$ROOT/journal"; echo 9 >"$ROOT/restarts" ;;
     *) echo 0 >"$ROOT/restarts"

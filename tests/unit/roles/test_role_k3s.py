@@ -96,6 +96,10 @@ def agent(**variables: Any) -> AgentVariables:
         ({"k3s_config": {"flannel_backend": "none"}}, "did you mean flannel-backend?"),
         ({"k3s_config": {"token": "secret"}}, "set k3s_server_token instead"),
         ({"k3s_config": {"data-dir": "/data"}}, "expected no such key: the role sets it"),
+        (
+            {"k3s_config": {"etcd-snapshot-dir": "/mnt"}},
+            "etcd-snapshot-dir: expected no such key: the role sets it",
+        ),
         ({"k3s_config": {"debug": [True]}}, "debug: expected one value, got a list"),
         ({"k3s_config": {"kubelet-arg": [{"a": 1}]}}, "text or numbers in the list, got a mapping"),
         ({"k3s_config": {"debug": {"a": 1}}}, "debug: expected text or a number, got a mapping"),
@@ -229,6 +233,29 @@ def test_any_number_of_servers_may_share_an_external_datastore() -> None:
 )
 def test_nodes_of_a_cluster_must_fit_together(subjects: list[Subject], part: str) -> None:
     assert any(part in text for text in problems(*subjects)), problems(*subjects)
+
+
+def at(site: str, found: Subject) -> Subject:
+    return Subject(found.name, ("all", site), found.variables, WHERE)
+
+
+def test_sites_that_keep_the_default_name_are_not_one_cluster() -> None:
+    (text,) = problems(
+        at("site_mill", subject("s1")),
+        at("site_mill", subject("a1", "agent")),
+        at("site_quay", subject("a2", "agent")),
+        at("site_pier", subject("n1", "none")),
+    )
+    assert text.startswith("devices s1, a1, a2: k3s_cluster: expected no cluster called default")
+    assert "(site_mill, site_quay): set k3s_cluster" in text
+    both = {"k3s_cluster": "harbour"}
+    assert problems(at("site_mill", subject("s1")), at("site_mill", subject("a1", "agent"))) == []
+    assert (
+        problems(
+            at("site_mill", subject("s1", **both)), at("site_quay", subject("a1", "agent", **both))
+        )
+        == []
+    )
 
 
 def test_a_limit_on_a_run_is_no_limit_on_what_must_fit_together() -> None:
@@ -374,19 +401,27 @@ def test_a_container_has_the_kernel_of_its_host() -> None:
 
 def test_ports_for_the_firewall() -> None:
     networks = {"k3s_node_networks": ["10.0.0.0/24"]}
-    assert agent(**networks).opens() == (
-        OpenPort(10250, "tcp", "kubelet", ("10.0.0.0/24",)),
-        OpenPort(8472, "udp", "pod network", ("10.0.0.0/24",)),
-    )
+    assert server(**networks).opens()[1] == OpenPort(10250, "tcp", "kubelet", ("10.0.0.0/24",))
     ports = {port.port for port in server(**networks).opens()}
     assert ports == {6443, 10250, 8472, 2379, 2380}
-    wireguard = agent(k3s_config={}, k3s_node_networks=[])
-    assert {port.port for port in wireguard.opens()} == {10250, 8472}
     wireguard = server(
         k3s_config={"flannel-backend": "wireguard-native", "embedded-registry": True},
         k3s_server_datastore="sqlite",
     )
     assert {port.port for port in wireguard.opens()} == {6443, 10250, 51820, 51821, 5001}
+
+
+def test_an_agent_is_open_for_all_that_its_servers_may_choose() -> None:
+    found = agent(k3s_node_networks=["10.0.0.0/24"], k3s_api_port=7443).opens()
+    assert [(port.port, port.protocol) for port in found] == [
+        (10250, "tcp"),
+        (8472, "udp"),
+        (51820, "udp"),
+        (51821, "udp"),
+        (5001, "tcp"),
+        (7443, "tcp"),
+    ]
+    assert {port.sources for port in found} == {("10.0.0.0/24",)}
 
 
 def test_a_firewall_takes_what_pods_send() -> None:
@@ -502,6 +537,25 @@ def test_the_version_of_a_running_node_changes_only_by_an_upgrade(
     assert change_refused(server(), older) == ""
     assert "can't be downgraded" in change_refused(server(), node("v1.34.0+k3s1"))
     assert "no minor version may be left out" in change_refused(server(), node("v1.31.9+k3s1"))
+
+
+@pytest.mark.parametrize(
+    ("state", "refused"),
+    [
+        ("activating", True),  # a K3s that ends and starts anew is mostly in this state
+        ("deactivating", True),
+        ("reloading", True),
+        ("inactive", False),
+        ("failed", False),
+        ("unknown", False),
+    ],
+)
+def test_only_a_unit_that_is_stopped_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, state: str, refused: bool
+) -> None:
+    monkeypatch.delenv(UPGRADE, raising=False)
+    found = change_refused(server(), node("v1.32.9+k3s1", state))
+    assert ("run `muster k3s upgrade`" in found) is refused
 
 
 def test_an_agent_does_not_become_a_server() -> None:

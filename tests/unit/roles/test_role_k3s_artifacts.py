@@ -150,6 +150,15 @@ def test_the_archive_is_placed_and_the_binary_waits(device: Device, store: Path)
     assert device.noops == [f"the files of K3s {VERSION} are there"]
 
 
+def test_checksums_may_lack_the_end_of_their_last_line(device: Device, store: Path) -> None:
+    wanted = release_in_folder(str(store), VERSION, "amd64", images=True)
+    cut = sums(store).rstrip("\n")
+    done = put(device, wanted, cut)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert installed(device).sums == sums(store)
+    assert put(device, wanted, cut) is None
+
+
 def test_an_archive_that_somebody_changed_is_placed_again(device: Device, store: Path) -> None:
     wanted = release_in_folder(str(store), VERSION, "amd64", images=True)
     put(device, wanted, sums(store))
@@ -224,21 +233,34 @@ def test_a_store_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> Non
 
 
 def test_a_raspberry_pi_gets_parameters_and_no_restart(device: Device) -> None:
-    path, before = "/boot/firmware/cmdline.txt", "console=tty1 rootwait"
+    path, before = "/boot/firmware/cmdline.txt", "console=tty1 root=/dev/sda2"
     file = device.write(path, f"{before}\n")
     about = Host("arm64", cmdline=path, parameters=before, route=True)
     done = device.carry_out(memory_cgroup._inner(about))
     assert done is not None
     assert done.returncode == 1
     assert "`muster reboot`" in done.stderr
-    wanted = "console=tty1 rootwait cgroup_memory=1 cgroup_enable=memory\n"
+    wanted = "console=tty1 root=/dev/sda2 cgroup_memory=1 cgroup_enable=memory\n"
     assert file.read_text() == wanted
-    assert Path(f"{file}.before-k3s").read_text() == "console=tty1 rootwait\n"
+    assert Path(f"{file}.before-k3s").read_text() == "console=tty1 root=/dev/sda2\n"
     again = Host("arm64", cmdline=path, parameters=wanted, route=True)
     done = device.carry_out(memory_cgroup._inner(again))
     assert done is not None
     assert "after the next start" in done.stderr
     assert file.read_text() == wanted
+
+
+@pytest.mark.parametrize("line", ["", "console=tty1 rootwait"])
+def test_a_command_line_that_names_no_root_is_left_alone(device: Device, line: str) -> None:
+    path = "/boot/firmware/cmdline.txt"
+    file = device.write(path, f"{line}\nroot=/dev/sda2\n")
+    before = file.read_text()
+    done = device.carry_out(memory_cgroup._inner(Host("arm64", cmdline=path, parameters=line)))
+    assert done is not None
+    assert done.returncode == 1
+    assert f"{path}: expected root= in its first line" in done.stderr
+    assert file.read_text() == before
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_another_device_is_told_what_it_lacks(device: Device) -> None:

@@ -13,6 +13,7 @@ from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 from roles.facts import kept_path
 from roles.k3s import tokens as token_files
 from roles.k3s.bringing_up import Bringing, brought_up, is_other, is_serving, others_problem
+from roles.k3s.facts import NodeState
 from roles.k3s.tokens import Wanted
 from roles.operations import File
 
@@ -163,8 +164,54 @@ def test_a_first_start_that_fails_leaves_nothing_that_starts(run: Run) -> None:
     assert "k3s.service was stopped, and what was new is gone" in done.stderr
     for path in (CONFIG, UNIT, BINARY):
         assert not run.device.path(path).exists()
+    assert list(run.device.path("/usr/local/bin").iterdir()) == [], "no link leads nowhere"
     assert run.device.calls("disable --quiet --now k3s.service")
     assert leftovers(run) == []
+
+
+def test_a_command_of_others_outlives_a_first_start_that_fails(run: Run) -> None:
+    own = run.device.write("/usr/local/bin/kubectl", "own")
+    run.stage(OLD)
+    assert run.bring_up(config="snapshotter: broken\n").returncode == 1
+    assert list(own.parent.iterdir()) == [own]
+
+
+JOINING = "server: https://10.0.0.1:6443\n"
+
+
+def test_a_server_that_has_become_a_member_of_etcd_is_not_stopped(run: Run) -> None:
+    (run.device.root / "voter").write_text("EtcdIsVoter=True@")
+    run.stage(OLD)
+    done = run.bring_up(config=f"{JOINING}snapshotter: broken\n", voter=True)
+    assert done.returncode == 1
+    assert 'level=fatal msg="it is broken"' in done.stderr
+    assert "cam is a member of etcd now and stays: mend it, provision again" in done.stderr
+    assert run.device.calls("disable") == []
+    assert "broken" in run.device.path(CONFIG).read_text()
+    assert run.device.path("/usr/local/bin/kubectl").exists()
+    assert leftovers(run) == []
+    assert run.bring_up(config=JOINING, voter=True).returncode == 0
+    assert run.bring_up(config=JOINING, voter=True) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "voter", "refused"),
+    [
+        ("", True, False),  # nobody counts on the one that was to make the cluster
+        (JOINING, False, False),
+        (JOINING, True, True),
+    ],
+)
+def test_a_first_start_that_made_no_member_of_others_goes_back(
+    run: Run, config: str, voter: bool, refused: bool
+) -> None:
+    if refused:
+        (run.device.root / "refused").touch()
+    run.stage(OLD)
+    done = run.bring_up(config=f"{config}snapshotter: broken\n", voter=voter)
+    assert done.returncode == 1
+    assert "k3s.service was stopped, and what was new is gone" in done.stderr
+    assert not run.device.path(CONFIG).exists()
 
 
 def test_an_upgrade_replaces_the_binary_with_one_start(run: Run) -> None:
@@ -344,6 +391,33 @@ def test_a_password_of_the_inventory_counts_when_the_cluster_is_made(run: Run) -
 
 
 # What a node says
+
+
+SERVER = "/var/lib/rancher/k3s/server"
+
+
+@pytest.mark.parametrize(
+    ("files", "data"),
+    [
+        ([], False),
+        # a join that failed leaves it, and has no cluster
+        (["token"], False),
+        (["db/etcd/config"], False),
+        (["token", "db/etcd/member/wal/0.wal"], True),
+        (["token", "db/state.db"], True),
+    ],
+)
+def test_a_server_is_one_whose_datastore_is_there(run: Run, files: list[str], data: bool) -> None:
+    for name in files:
+        run.device.write(f"{SERVER}/{name}", "x\n")
+    assert run.device.get_fact(NodeState, _timeout=1).has_data is data
+
+
+def test_a_server_with_an_external_datastore_has_a_token(run: Run) -> None:
+    run.device.write(CONFIG, "datastore-endpoint: mysql://u:p@tcp(db:3306)/k3s\n")
+    assert not run.device.get_fact(NodeState, _timeout=1).has_data
+    run.device.write(f"{SERVER}/token", SECRET)
+    assert run.device.get_fact(NodeState, _timeout=1).has_data
 
 
 @pytest.mark.parametrize(
