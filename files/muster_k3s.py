@@ -41,6 +41,8 @@ CONFIG = "/etc/rancher/k3s"
 DATA = "/var/lib/rancher/k3s"
 DATASTORE = DATA + "/server/db"
 SNAPSHOTS = DATASTORE + "/snapshots"
+RESET_FLAG = DATASTORE + "/reset-flag"
+RESET_CONFIG = "/run/muster-k3s-reset"
 TOKENS_OF_SNAPSHOTS = DATASTORE + "/muster-snapshots.json"
 TOKEN = DATA + "/server/token"
 AGENT_TOKEN = DATA + "/server/agent-token"
@@ -64,6 +66,8 @@ SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
 VERSION = re.compile(r"v\d+\.\d+\.\d+[A-Za-z0-9.+-]{0,40}")
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 SECRET = re.compile(r"[!-~]{1,500}")
+JOINS = re.compile(r"""^(server|"server"|'server')[ \t]*:.*\n?""", re.MULTILINE)
+"""The line of a configuration that says which server is joined."""
 OUTCOME = re.compile(
     r"^(\S+/\S+) (created|configured|unchanged|serverside-applied)\b", re.MULTILINE
 )
@@ -247,15 +251,24 @@ class Host:
 
     def node_name(self) -> str:
         """Return the name of this node, as the configuration says."""
-        files = [self.at(CONFIG + "/config.yaml")]
-        files += sorted(glob.glob(self.at(CONFIG + "/config.yaml.d/*.yaml")))
         found = socket.gethostname().lower()
-        for path in files:
+        for content in self.configuration().values():
             for match in re.finditer(
-                r"""^["']?node-name["']?:\s*["']?([A-Za-z0-9.-]+)""", read_text(path), re.MULTILINE
+                r"""^["']?node-name["']?:\s*["']?([A-Za-z0-9.-]+)""", content, re.MULTILINE
             ):
                 found = match.group(1)
         return found
+
+    def configuration(self) -> dict[str, str]:
+        """Return the files that K3s reads, by their path below the folder of its configuration."""
+        folder = self.at(CONFIG)
+        files = [os.path.join(folder, "config.yaml")]
+        files += sorted(glob.glob(os.path.join(folder, "config.yaml.d/*.yaml")))
+        return {os.path.relpath(path, folder): read_text(path) for path in files}
+
+    def joins(self) -> bool:
+        """Say whether K3s would join another server if it had no data."""
+        return any(JOINS.search(text) for text in self.configuration().values())
 
     def datastore(self) -> str | None:
         """Return where a server keeps its objects: ``etcd``, ``sqlite`` or ``external``."""
@@ -372,7 +385,10 @@ def _prune(host: Host, model: str, keep: int, brought: set[str]) -> list[str]:
     out = host.kubectl(
         "--namespace=" + NAMESPACE, "get", "daemonsets", "--selector=" + chosen, "--output=json"
     )
-    wanted = {each["labels"].get("muster.model/" + model) for each in nodes(host, {})["nodes"]}
+    # what a node asks for, and what it may go back to
+    prefixes = ("muster.model/", "muster.last-good/", "muster.previous/")
+    labels = [each["labels"] for each in nodes(host, {})["nodes"]]
+    wanted = {each.get(prefix + model) for each in labels for prefix in prefixes}
     names = spare(_parsed(out).get("items") or (), brought | wanted, keep)
     return list(delete(host, {"daemonsets": names})["deleted"])
 
@@ -636,7 +652,8 @@ def snapshots(host: Host, given: Any) -> dict[str, Any]:
                 "token_is_kept": marks[name] == mark if name in marks else None,
             }
             for name, seen in sorted(_snapshot_files(host).items(), key=lambda e: e[1].st_mtime)
-        ]
+        ],
+        "joins": host.joins(),
     }
 
 
@@ -689,7 +706,8 @@ def _copy_sqlite(host: Host, name: str) -> None:
 def restore(host: Host, given: Any) -> dict[str, Any]:
     """Make this server's datastore what a snapshot holds, with K3s stopped.
 
-    Where that fails, the datastore is what it was before.
+    Where that fails, the datastore is what it was before. A token that is given is used from then
+    on: K3s would not start with another one.
     """
     known = fields(given, "snapshot", "token")
     name = text(known, "snapshot", SNAPSHOT)
@@ -711,15 +729,21 @@ def restore(host: Host, given: Any) -> dict[str, Any]:
             _restore_sqlite(host, path)
         else:
             _restore_etcd(host, path, secret)
+        if secret and os.path.exists(host.at(TOKEN_FILE)):
+            _keep_token(host, secret)
     return {"restored": name}
 
 
 def _restore_etcd(host: Host, path: str, secret: str) -> None:
     known = set(glob.glob(host.at(DATASTORE + "/etcd-old-*")))
-    done = host.k3s(
-        "server", "--cluster-reset", "--cluster-reset-restore-path=" + host.at(path),
-        timeout=WORK_SECONDS, environment={"K3S_TOKEN": secret} if secret else None,
-    )  # fmt: skip
+    # of a restore after which K3s was never started: it would refuse another one
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(host.at(RESET_FLAG))
+    with _config_without_server(host) as options:
+        done = host.k3s(
+            "server", "--cluster-reset", "--cluster-reset-restore-path=" + host.at(path), *options,
+            timeout=WORK_SECONDS, environment={"K3S_TOKEN": secret} if secret else None,
+        )  # fmt: skip
     if done.status == 0:
         return
     kept = sorted(set(glob.glob(host.at(DATASTORE + "/etcd-old-*"))) - known)
@@ -731,6 +755,29 @@ def _restore_etcd(host: Host, path: str, secret: str) -> None:
     raise Failure("restore_failed", told)
 
 
+@contextlib.contextmanager
+def _config_without_server(host: Host) -> Iterator[list[str]]:
+    """Give the options that have K3s read its configuration as one that joins no server.
+
+    Without, a server that joined another one refuses to be reset.
+    """
+    if not host.joins():
+        yield []
+        return
+    folder = host.at(RESET_CONFIG)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        for name, content in host.configuration().items():
+            path = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            # it may hold secrets
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as f:
+                f.write(JOINS.sub("", content))
+        yield ["--config=" + os.path.join(folder, "config.yaml")]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _restore_sqlite(host: Host, path: str) -> None:
     current = host.at(DATASTORE + "/state.db")
     with open(host.at(path), "rb") as source, open(current + ".new", "wb") as copy:
@@ -738,7 +785,8 @@ def _restore_sqlite(host: Host, path: str) -> None:
         copy.flush()
         os.fsync(copy.fileno())
     before = "%s-old-%d" % (current, time.time())
-    os.rename(current, before)
+    with contextlib.suppress(FileNotFoundError):
+        os.link(current, before)  # beside: a power cut must find one or the other
     for rest in ("-wal", "-shm"):  # of the old one: they would be taken for those of the new
         with contextlib.suppress(FileNotFoundError):
             os.rename(current + rest, before + rest)
@@ -751,6 +799,9 @@ def put_datastore_aside(host: Host, given: Any) -> dict[str, Any]:
     with alone(host):
         if host.is_active(host.unit()):
             raise Failure("running", "%s runs: stop it first" % host.unit())
+        if not host.joins():
+            told = "expected `server:` in %s/config.yaml: without data it would make a cluster anew"
+            raise Failure("makes_cluster", told % CONFIG)
         current = host.at(DATASTORE)
         if not os.path.isdir(os.path.join(current, "etcd")):
             return {"kept": None}
@@ -792,7 +843,10 @@ def token(host: Host, given: Any) -> dict[str, Any]:
 
 
 def take_token(host: Host, given: Any) -> dict[str, Any]:
-    """Use another token from now on, which takes a restart of K3s."""
+    """Use another token from now on, which takes a restart of K3s.
+
+    It stays where K3s does not come up: the former one is that of no cluster any more.
+    """
     secret = text(fields(given, "token"), "token", SECRET)
     path = host.at(TOKEN_FILE)
     if not os.path.exists(path):
@@ -801,24 +855,36 @@ def take_token(host: Host, given: Any) -> dict[str, Any]:
         unit, before = host.unit(), read_text(path)
         if before.strip() != secret:
             write_file(path, secret + "\n")
-        try:
-            systemctl("restart", unit)
-        except Failure:
-            write_file(path, before)
-            with contextlib.suppress(Failure):
-                systemctl("restart", unit)
-            raise
+        systemctl("restart", unit)
     return {"changed": before.strip() != secret}
 
 
+def _keep_token(host: Host, secret: str) -> None:
+    """Have K3s start with a token, in the form in which it has one: a server that made its cluster
+    has the password alone."""
+    path = host.at(TOKEN_FILE)
+    if "::" in secret and "::" not in read_text(path):
+        credential = secret.partition("::")[2]
+        secret = credential.partition(":")[2] or credential
+    write_file(path, secret + "\n")
+
+
 def rotate_token(host: Host, given: Any) -> dict[str, Any]:
-    """Have K3s give the cluster another token, which it makes up itself."""
+    """Have K3s give the cluster another token, which it makes up itself.
+
+    It is what K3s starts with from then on: with the former one it would not.
+    """
     fields(given)
+    if not os.path.exists(host.at(TOKEN_FILE)):
+        raise Failure("no_token", "%s is not there: run muster provision" % TOKEN_FILE)
     before = read_text(host.at(TOKEN)).strip()
     done = host.k3s("token", "rotate", timeout=WORK_SECONDS)
+    after = read_text(host.at(TOKEN)).strip()
+    if after and after != before:
+        _keep_token(host, after)
     if done.status != 0:
         raise Failure("rotate_failed", "k3s token rotate: %s" % last_line(done.err or done.out))
-    if read_text(host.at(TOKEN)).strip() == before:
+    if after == before:
         raise Failure("rotate_failed", "k3s token rotate: the token is what it was")
     return {"rotated": True}
 
@@ -848,8 +914,12 @@ OWN_FILES = (
 )
 """What the roles put beside them."""
 PARENTS = ("/etc/rancher", "/var/lib/rancher")
-MOUNTS = ("/run/k3s/", "/run/netns/cni-", "/var/lib/kubelet/", DATA + "/")
-"""Where K3s mounts things; what lies on a disk of its own there is no mount of K3s."""
+MOUNTS = ("/run/netns/cni-", *(folder + "/" for folder in FOLDERS))
+"""Where nothing may be mounted any more but disks of K3s's own, which stay and are emptied."""
+DATA_FOLDERS = ("agent", "data", "server", "storage")
+"""What K3s keeps in its folder of data; the folder that a link leads to may hold more."""
+TOOLS = DATA + "/data/current/bin/aux"
+"""Programs for the packet filter that K3s brings; it does without those of the host."""
 DISKS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "zfs")
 LINK = re.compile(r"(cni0|flannel[\w.-]*|flannel4-wg|kube-ipvs0|nodelocaldns)")
 RULE = re.compile(r"\b(KUBE|CNI|FLANNEL)-")
@@ -888,12 +958,21 @@ def leftover_processes(host: Host) -> list[int]:
 
 
 def leftover_mounts(host: Host) -> list[str]:
-    """Return the mounts of K3s and its pods, the innermost first."""
+    """Return what has to be taken down: mounts of K3s and its pods, and what others share with
+    this host, which must not be emptied; the innermost first."""
+    return _mounts(host)[0]
+
+
+def _mounts(host: Host) -> tuple[list[str], list[str]]:
+    """Return the mounts where K3s has its folders: those to be taken down, and disks of its own."""
+    places = MOUNTS
+    if os.path.islink(host.at(DATA)):
+        places += ("/" + os.path.relpath(os.path.realpath(host.at(DATA)), host.root) + "/",)
     lines = read_text(host.at("/etc/fstab")).splitlines()
     own_disks = {line.split()[1] for line in lines if len(line.split()) > 1 and line[0] != "#"}
     mounts: dict[str, tuple[str, str, str]] = {}
     kinds: dict[str, tuple[str, str]] = {}
-    found = []
+    found, disks = [], []
     for line in read_text(host.at("/proc/self/mountinfo")).splitlines():
         # id, id of the one around it, device, folder of the device, where it is; ... - kind
         words, kind = line.split(), line.partition(" - ")[2].split()[0]
@@ -903,14 +982,21 @@ def leftover_mounts(host: Host) -> list[str]:
         kinds[number] = (around, kind)
     for number, (device, root, path) in mounts.items():
         around, kind = kinds[number]
-        if not (path + "/").startswith(MOUNTS):
+        if not (path + "/").startswith(places):
             continue
         below_pods = path.startswith(("/var/lib/kubelet/pods/", "/var/lib/kubelet/plugins/"))
         onto_itself = _is_onto_itself((device, root, path), mounts.get(around))
-        if path in own_disks or (kind in DISKS and not below_pods and not onto_itself):
-            continue
-        found.append(path)
-    return sorted(found, key=lambda path: (-path.count("/"), path))
+        # A folder of another place may be anybody's, unless it is there instead of one of K3s's.
+        elsewhere = root != "/" or any(
+            other == device and not (place + "/").startswith(places)
+            for other, _, place in mounts.values()
+        )
+        own = path in FOLDERS or not elsewhere
+        if kind in DISKS and own and not below_pods and (path in own_disks or not onto_itself):
+            disks.append(path)
+        else:
+            found.append(path)
+    return sorted(found, key=lambda path: (-path.count("/"), path)), disks
 
 
 def _unescaped(word: str) -> str:
@@ -930,33 +1016,41 @@ def _links() -> list[str]:
     return [name for name in names if LINK.fullmatch(name)]
 
 
-def _clean_rules() -> list[str]:
+def _clean_rules(host: Host) -> list[str]:
     """Remove the packet filter's rules of K3s; says where that failed."""
     left = []
+    tools = {"PATH": "%s:%s" % (os.environ.get("PATH", os.defpath), host.at(TOOLS))}
     for tool in ("iptables", "ip6tables"):
-        saved = execute([tool + "-save"])
+        saved = execute([tool + "-save"], environment=tools)
         if saved.status != 0:  # not there: no rules either
             continue
         lines = saved.out.splitlines()
         kept = [line for line in lines if not RULE.search(line)]
         if kept != lines:
-            done = execute([tool + "-restore"], given="\n".join(kept) + "\n")
-            if done.status != 0 or RULE.search(execute([tool + "-save"]).out):
+            rules = "\n".join(kept) + "\n"
+            done = execute([tool + "-restore"], given=rules, environment=tools)
+            if done.status != 0 or RULE.search(execute([tool + "-save"], environment=tools).out):
                 left.append("%s rules" % tool)
-    names = execute(["ipset", "list", "-n"]).out.split()
+    names = execute(["ipset", "list", "-n"], environment=tools).out.split()
     for name in names:
         if RULE.search(name):
-            execute(["ipset", "destroy", name])
+            execute(["ipset", "destroy", name], environment=tools)
     return left
 
 
-def _remove(path: str) -> None:
-    if os.path.ismount(path):  # a disk of its own: it stays where it is, and empty
+def _remove(path: str, disks: Sequence[str] = ()) -> None:
+    """Remove a file or a folder.
+
+    :param disks: mounted disks of K3s's own, which stay where they are, and empty.
+    """
+    if os.path.ismount(path):
+        if path not in disks:
+            raise Failure("not_clean", "still mounted: %s" % path, left=[path])
         for name in os.listdir(path):
-            _remove(os.path.join(path, name))
+            _remove(os.path.join(path, name), disks)
     elif os.path.isdir(path) and not os.path.islink(path):
         for name in os.listdir(path):
-            _remove(os.path.join(path, name))
+            _remove(os.path.join(path, name), disks)
         try:
             os.rmdir(path)
         except OSError as error:
@@ -984,7 +1078,7 @@ def reset(host: Host, given: Any) -> dict[str, Any]:
             _remove(path)
         for name in _links():
             execute(["ip", "link", "delete", name])
-        left = _clean_rules() + ["link %s" % name for name in _links()]
+        left = _clean_rules(host) + ["link %s" % name for name in _links()]
         _remove_files(host)
         left += ["process %d" % pid for pid in leftover_processes(host)]
     if left:
@@ -1007,9 +1101,14 @@ def _end_processes(host: Host) -> None:
 
 
 def _remove_files(host: Host) -> None:
+    disks = [host.at(path) for path in _mounts(host)[1]]
+    data = host.at(DATA)
+    if os.path.islink(data):
+        for name in DATA_FOLDERS:
+            _remove(os.path.join(os.path.realpath(data), name), disks)
     for folder in FOLDERS:
         if os.path.lexists(host.at(folder)):
-            _remove(host.at(folder))
+            _remove(host.at(folder), disks)
     for folder in PARENTS:
         with contextlib.suppress(OSError):  # others have something there
             os.rmdir(host.at(folder))

@@ -21,6 +21,7 @@ from muster.commands.rollout import ask, yes_option
 from muster.display import counted, make_console, plain_table
 from muster.doctor.findings import CERTIFICATE, Severity, graded, size
 from muster.errors import InputError, MusterError
+from muster.fleet.upgrading import drain_seconds
 from muster.inventory import Device, Inventory, load_inventory
 from muster.k3s import operations
 from muster.k3s.cluster import Cluster, clusters, staying, stranded
@@ -168,12 +169,19 @@ def check_snapshot(nodes: Nodes, cluster: Cluster, name: str, *, token_given: bo
     """Find out, before anything is stopped, whether a snapshot can be restored.
 
     :raises MusterError: a server does not answer.
-    :raises InputError: there is no such snapshot on the first server, or its token is gone.
+    :raises InputError: there is no such snapshot on the first server, its token is gone, or
+        another server would not join the first again.
     """
     names = [server.name for server in cluster.servers]
     replies = nodes.ask(names, "snapshots")
     if silent := [f"{server}: {r.error}" for server, r in replies.items() if r.error]:
         raise MusterError(f"expected all servers to answer: {'; '.join(silent)}")
+    for server in names[1:]:
+        if not replies[server].document.get("joins", True):
+            raise InputError(
+                f"{server}: expected `server:` in its config.yaml: it made the cluster, and would"
+                " make another one beside the restored one; put it first in the inventory"
+            )
     first = cluster.first.name
     found = {
         server: {each["name"]: each for each in reply.document["snapshots"]}
@@ -268,8 +276,8 @@ def reset(
     reached = [devices[each] for each in dict.fromkeys([*names, *servers])]
     with connected_nodes(reached) as nodes:
         for cluster, each in operations.reset_order(found, names):
-            drain = not no_drain and bool(devices[each].variables.get("k3s_drain", True))
-            operations.leave(nodes, cluster, each, names, drain=drain)
+            limit = None if no_drain else drain_seconds(devices[each], cluster)
+            operations.leave(nodes, cluster, each, names, drain_seconds=limit)
             _say(f"{each}: nothing of K3s is left")
     return _done(as_json, reset=names)
 

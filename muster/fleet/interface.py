@@ -35,6 +35,8 @@ class Verb(str, Enum):
     """Of that program: save what the cluster holds."""
     DELETE_NODE = "delete-node"
     """Of that program: take a node out of the cluster."""
+    NODES = "nodes"
+    """Of that program: tell all nodes of the cluster."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,15 @@ from muster.fleet.interface import Answer, Fleet, Order, Verb
 from muster.fleet.over_k3s import PROGRAM, server_name
 from muster.fleet.upgrading import MARGIN_SECONDS, drain_seconds
 from muster.inventory import Device
-from muster.k3s.cluster import Cluster, cluster_of, clusters, role_of, staying, stranded
+from muster.k3s.cluster import (
+    Cluster,
+    cluster_of,
+    clusters,
+    leaving_problem,
+    role_of,
+    staying,
+    stranded,
+)
 from muster.k3s.naming import node_name
 from muster.tasks import RESET
 
@@ -31,13 +39,32 @@ class Leaving:
         self._clusters = clusters(devices)
 
     def drain(self, name: str) -> str:
-        """Have the pods of a node move; returns why that failed, "" if it did not."""
+        """Have the pods of a node move, and etcd forget a server before it is wiped; returns why
+        that failed, "" if it did not."""
         device = self._devices[name]
         cluster = self._cluster(device)
-        limit = None if cluster is None else drain_seconds(device, cluster)
-        if cluster is None or limit is None:
+        if cluster is None:
             return ""
-        return self._tell(cluster, name, Verb.DRAIN, limit, {"seconds": limit})
+        server = role_of(device) == "server"
+        if server and (problem := self._others(cluster, name)):
+            return problem
+        limit = drain_seconds(device, cluster)
+        if limit is not None and (
+            problem := self._tell(cluster, name, Verb.DRAIN, limit, {"seconds": limit})
+        ):
+            return problem
+        return self._tell(cluster, name, Verb.DELETE_NODE, 0.0, {}) if server else ""
+
+    def _others(self, cluster: Cluster, name: str) -> str:
+        """Why a server must not leave just now: etcd may need it."""
+        problem = ""
+        for server in staying(cluster, self._names):
+            order = Order(server_name(server), Verb.NODES, {}, MARGIN_SECONDS, PROGRAM)
+            answer = self._aside.ask(order)
+            if answer.trouble is None:
+                return leaving_problem(cluster, name, answer.document["nodes"])
+            problem = answer.message
+        return problem
 
     def forget(self, name: str) -> str:
         """Take a node out of its cluster; returns why that failed, "" if it did not."""
@@ -87,8 +114,8 @@ def leaving_problems(devices: Sequence[Device], names: Collection[str]) -> list[
 
 
 def leaving_fleet(fleet: Fleet, devices: Sequence[Device], names: Collection[str]) -> Fleet:
-    """A fleet on which nodes leave their clusters as they are reset: drained before, and taken out
-    when nothing of K3s runs there any more."""
+    """A fleet on which nodes leave their clusters as they are reset: drained before, servers taken
+    out before as well, and agents when nothing of K3s runs there any more."""
     if not any(role_of(device) != "none" for device in devices if device.name in names):
         return fleet
     aside = AsideFleet(fleet)

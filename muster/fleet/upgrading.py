@@ -9,7 +9,7 @@ from muster.fleet.aside import AsideFleet
 from muster.fleet.interface import Answer, Order, Trouble, Verb
 from muster.fleet.over_k3s import PROGRAM, server_name
 from muster.inventory import Device
-from muster.k3s.cluster import Cluster, Named, cluster_of, clusters
+from muster.k3s.cluster import Cluster, Named, cluster_of, clusters, upgrade_problem
 from muster.k3s.naming import node_name
 
 DRAIN_SECONDS = 300.0
@@ -46,24 +46,32 @@ class Upgrading:
     def _upgrade(self, name: str) -> tuple[str, bool]:
         device = self._devices[name]
         cluster = self._clusters[cluster_of(device)]
+        # Others may have gone away since the plan was made, and the strategy not have minded.
+        if any(server.name != name for server in cluster.servers):
+            told = self._tell(cluster, name, Verb.NODES, {}, 0.0)
+            if told.trouble is not None:
+                return told.message, told.trouble is Trouble.UNREACHABLE
+            wanted = str(device.variables.get("k3s_version") or "")
+            if problem := upgrade_problem(cluster, name, wanted, told.document["nodes"]):
+                return problem, True
         limit = drain_seconds(device, cluster)
         if limit is None:
             return self._install(name)
-        told = self._tell(cluster, name, Verb.DRAIN, {"seconds": limit}, limit)
+        about = {"node": node_name(name)}
+        told = self._tell(cluster, name, Verb.DRAIN, {**about, "seconds": limit}, limit)
         if told.trouble is not None:
             return told.message, told.trouble is Trouble.UNREACHABLE
         problem, again = self._install(name)
-        told = self._tell(cluster, name, Verb.UNCORDON, {}, 0.0)
+        told = self._tell(cluster, name, Verb.UNCORDON, about, 0.0)
         if told.trouble is not None:
             stays = f"{name} stays cordoned: {told.message}"
             return (f"{problem}; {stays}" if problem else stays), True
         return problem, again
 
     def _tell(
-        self, cluster: Cluster, name: str, verb: Verb, more: Mapping[str, object], takes: float
+        self, cluster: Cluster, name: str, verb: Verb, document: Mapping[str, object], takes: float
     ) -> Answer:
         """Tell the first server that can do it; the node itself is asked last."""
-        document = {"node": node_name(name), **more}
         answer = None
         for server in helpers(cluster, name):
             order = Order(server_name(server.name), verb, document, takes + MARGIN_SECONDS, PROGRAM)

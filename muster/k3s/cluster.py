@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from muster.k3s.naming import node_name
+from muster.k3s.versions import is_older
 
 DEFAULT_CLUSTER = "default"
 
@@ -86,6 +89,52 @@ def clusters(devices: Iterable[Named]) -> dict[str, Cluster]:
 def staying(cluster: Cluster, names: Collection[str]) -> list[str]:
     """Servers that stay in a cluster when some devices leave it."""
     return [server.name for server in cluster.servers if server.name not in names]
+
+
+def not_ready(
+    cluster: Cluster, name: str, told: Iterable[Mapping[str, Any]], *, unknown: bool
+) -> list[str]:
+    """Servers beside a node that are not Ready.
+
+    :param told: the nodes of the cluster, as a server tells.
+    :param unknown: whether one that is not among them counts.
+    """
+    ready = {str(each["name"]): bool(each["ready"]) for each in told}
+    return [
+        server.name
+        for server in cluster.servers
+        if server.name != name and not ready.get(node_name(server.name), not unknown)
+    ]
+
+
+def upgrade_problem(
+    cluster: Cluster, name: str, wanted: str, told: Sequence[Mapping[str, Any]]
+) -> str:
+    """Why a node must not be upgraded just now, "" if it may.
+
+    :param wanted: version of K3s that it gets, "" if nobody knows.
+    :param told: the nodes of the cluster, as a server tells.
+    """
+    if away := not_ready(cluster, name, told, unknown=True):
+        return f"the server {', '.join(away)} is not Ready; mend it first"
+    runs = {str(each["name"]): str(each["version"]) for each in told}
+    if name not in [server.name for server in cluster.servers]:
+        for server in cluster.servers:
+            version = runs[node_name(server.name)]
+            if wanted and is_older(version, wanted):
+                return f"{server.name} runs {version}: no agent may be newer than a server"
+    return ""
+
+
+def leaving_problem(cluster: Cluster, name: str, told: Iterable[Mapping[str, Any]]) -> str:
+    """Why a server must not leave just now, "" if it may.
+
+    One that never was in the cluster, or has left it already, is missed by nobody.
+
+    :param told: the nodes of the cluster, as a server tells.
+    """
+    away = not_ready(cluster, name, told, unknown=False)
+    return f"the server {', '.join(away)} is not Ready; mend it first" if away else ""
 
 
 def stranded(found: Iterable[Cluster], names: Collection[str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from muster.errors import MusterError
-from muster.k3s.cluster import Cluster, staying
+from muster.k3s.cluster import Cluster, leaving_problem, staying
 from muster.k3s.naming import node_name
 from muster.k3s.session import NodeError, Reply
 
@@ -15,7 +15,8 @@ START_SECONDS = 300.0
 """How long a node may take until it is Ready again."""
 WORK_SECONDS = 700.0
 """Bound of one piece of work on a node, with its waiting."""
-DRAIN_SECONDS = 300.0
+MARGIN_SECONDS = 90.0
+"""Beside the time that a drain itself may take: to connect, and to undo it."""
 
 Say = Callable[[str], None]
 
@@ -106,11 +107,18 @@ def restore(
     say(f"{first}: {snapshot} is restored")
     done: list[str] = []
     try:
+        # All before any starts: where this is cut off, none of them revives the old cluster.
+        for name in others:
+            nodes.tell(name, "put-datastore-aside")
+        joining: dict[str, Any] = {}
         for name in (first, *others):
-            if name != first:
-                nodes.tell(name, "put-datastore-aside")
-            nodes.tell(name, "start", {}, WORK_SECONDS)
+            if joining:
+                nodes.tell(name, "take-token", joining, WORK_SECONDS)
+            else:
+                nodes.tell(name, "start", {}, WORK_SECONDS)
             wait(nodes, name)
+            if name == first and token and others:
+                joining = {"token": nodes.tell(first, "token")["token"]}
             done.append(name)
             say(f"{name}: is in the restored cluster")
     except NodeError as error:
@@ -139,19 +147,31 @@ def reset_order(clusters: Sequence[Cluster], names: Collection[str]) -> list[tup
 
 
 def leave(
-    nodes: Asked, cluster: Cluster, name: str, leaving: Collection[str], *, drain: bool
+    nodes: Asked,
+    cluster: Cluster,
+    name: str,
+    leaving: Collection[str],
+    *,
+    drain_seconds: float | None,
 ) -> None:
     """Take a node out of its cluster and leave nothing of K3s on it.
 
     :param leaving: all nodes that leave; where no server stays, the cluster ends and nobody is
         told.
+    :param drain_seconds: how long it may take to be drained, None if it is not.
+    :raises MusterError: a server is to leave while another one is not Ready.
     :raises NodeError: it was not possible; a node that could not be drained is as before.
     """
     servers = staying(cluster, leaving)
     document = {"node": node_name(name)}
-    if servers and drain:
+    if servers and name in [server.name for server in cluster.servers]:
+        told = tell_one_of(nodes, servers, "nodes", {})["nodes"]
+        if problem := leaving_problem(cluster, name, told):
+            raise MusterError(f"{name}: {problem}")
+    if servers and drain_seconds is not None:
         try:
-            tell_one_of(nodes, servers, "drain", {**document, "seconds": DRAIN_SECONDS})
+            seconds = max(WORK_SECONDS, drain_seconds + MARGIN_SECONDS)
+            tell_one_of(nodes, servers, "drain", {**document, "seconds": drain_seconds}, seconds)
         except NodeError as error:
             if error.code != "no_node":  # which has left already
                 raise
@@ -163,7 +183,11 @@ def leave(
 
 
 def tell_one_of(
-    nodes: Asked, servers: Sequence[str], verb: str, document: Mapping[str, Any]
+    nodes: Asked,
+    servers: Sequence[str],
+    verb: str,
+    document: Mapping[str, Any],
+    seconds: float = WORK_SECONDS,
 ) -> Mapping[str, Any]:
     """Have the first server do something that can.
 
@@ -172,7 +196,7 @@ def tell_one_of(
     error: NodeError | None = None
     for server in servers:
         try:
-            return nodes.tell(server, verb, document, WORK_SECONDS)
+            return nodes.tell(server, verb, document, seconds)
         except NodeError as problem:
             if problem.code in ("no_node", "drain_failed"):
                 raise

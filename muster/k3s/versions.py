@@ -28,6 +28,14 @@ def minor(version: str) -> tuple[int, int]:
     return parse(version)[:2]
 
 
+def is_older(version: str, than: str) -> bool:
+    """Whether a version comes before another one; where that can't be told, whether it differs."""
+    try:
+        return parse(version) < parse(than)
+    except ValueError:
+        return version != than
+
+
 def change_problem(installed: str, wanted: str) -> str:
     """Why a node may not go from one version to another, empty if it may.
 

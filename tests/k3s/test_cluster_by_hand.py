@@ -88,6 +88,12 @@ def test_a_second_reset_is_refused_until_the_server_was_started(nodes: dict[str,
     third = nodes["three"]
     third.run("touch /var/lib/rancher/k3s/server/db/reset-flag")
     assert "reset-flag" in third.run("k3s server --cluster-reset 2>&1", expect=1)
+    third.run("rm /var/lib/rancher/k3s/server/db/reset-flag")
+
+
+def test_a_server_that_joined_another_is_not_reset(nodes: dict[str, Node]) -> None:
+    said = nodes["three"].run("k3s server --cluster-reset 2>&1", expect=1)
+    assert "server URL is set" in said
 
 
 def test_a_token_is_not_rotated_without_the_old_one(nodes: dict[str, Node]) -> None:

@@ -34,6 +34,11 @@ def run(settings: Settings) -> None:
             "start k3s normally. If you need to perform another cluster reset, you must first "
             f"manually delete the file at {flag}"
         )
+    if settings.text("server"):
+        raise FatalError(
+            "cannot perform cluster-reset while server URL is set - remove server from "
+            "configuration before resetting"
+        )
     etcd = Etcd(layout, node.name(settings), node.address(settings), embedded=True)
     given = settings.text("cluster-reset-restore-path")
     snapshot = Path(given) if given else None

@@ -35,10 +35,26 @@ if command == "etcd-snapshot":
 if command == "certificate":
     sys.exit()
 if command == "token":
+    if "token_time" in world:
+        (root / "var/lib/rancher/k3s/server/token").write_text("K10abc::server:other")
+        sys.exit(1)
     if "keeps_token" not in world:
         (root / "var/lib/rancher/k3s/server/token").write_text("K10abc::server:other")
     sys.exit()
 if command == "server":
+    config = root / "etc/rancher/k3s/config.yaml"
+    for word in arguments:
+        if word.startswith("--config="):
+            config = pathlib.Path(word.partition("=")[2])
+    files = [config, *sorted((config.parent / (config.name + ".d")).glob("*.yaml"))]
+    (root / "config-of-reset").write_text("".join(file.read_text() for file in files))
+    modes = [oct(file.stat().st_mode)[-3:] for file in files]
+    (root / "modes-of-reset").write_text(" ".join(modes))
+    if (db / "reset-flag").exists():
+        sys.exit("level=fatal msg=membership was reset")
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    if any(line.startswith("server:") for line in lines):
+        sys.exit("level=fatal msg=cannot perform cluster-reset while server URL is set")
     (root / "secret").write_text(os.environ.get("K3S_TOKEN", ""))
     (db / "etcd").rename(db / "etcd-old-1700000000")
     (db / "etcd").mkdir()
@@ -46,6 +62,7 @@ if command == "server":
         print("level=fatal msg=damaged", file=sys.stderr)
         sys.exit(1)
     (db / "etcd/restored").touch()
+    (db / "reset-flag").touch()
     sys.exit()
 if command != "kubectl":
     sys.exit("stand-in: " + command)

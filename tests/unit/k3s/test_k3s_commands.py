@@ -192,6 +192,19 @@ def test_a_server_that_is_silent_keeps_a_restore_from_beginning(
     assert nodes.told == ["s1 snapshots"]
 
 
+def test_a_server_that_would_make_a_cluster_of_its_own_keeps_a_restore_from_beginning(
+    inventory: Described, nodes: Nodes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory.clusters["north"]["s2"] = "server"
+    nodes.answers["s1 snapshots"] = [{**snapshots(True), "joins": True}]
+    nodes.answers["s2 snapshots"] = [{"snapshots": [], "joins": False}]
+    assert run(["k3s", "restore", "before", "-y"]) == 2
+    assert "s2: expected `server:`" in capsys.readouterr().err
+    assert not any("stop" in call for call in nodes.told)
+    nodes.answers["s2 snapshots"] = [{"snapshots": [], "joins": True}]
+    assert run(["k3s", "restore", "before", "-y"]) == 0
+
+
 def test_certificates_of_the_selected_nodes_are_rotated(inventory: Described, nodes: Nodes) -> None:
     assert run(["k3s", "rotate-certificates", "a1", "-y"]) == 0
     assert nodes.told == ["a1 rotate-certificates", "a1 wait"]
@@ -209,6 +222,18 @@ def test_a_new_token_is_shown_to_nobody(
 def test_a_node_is_reset_with_the_help_of_a_server(inventory: Described, nodes: Nodes) -> None:
     assert run(["k3s", "reset", "a1", "-y", "--no-drain"]) == 0
     assert nodes.told == ["s1 delete-node", "a1 reset", "s1 delete-node"]
+
+
+def test_a_node_may_take_as_long_to_be_drained_as_the_inventory_says(
+    inventory: Described, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = Described._device
+    more = {"k3s_drain_timeout": "20m"}
+    monkeypatch.setattr(
+        Described, "_device", staticmethod(lambda name, given: describe(name, {**given, **more}))
+    )
+    assert run(["k3s", "reset", "a1", "-y"]) == 0
+    assert nodes.sent["s1 drain"] == {"node": "a1", "seconds": 1200.0}
 
 
 def test_agents_keep_a_server(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_k3s_upgrading import Aside, device
+from test_k3s_upgrading import Aside, device, told_of
 
 from muster.fleet.interface import Answer, Order, Trouble
 from muster.fleet.leaving import Leaving, forget_nodes, leaving_fleet, leaving_problems
@@ -26,6 +26,34 @@ def test_a_node_is_drained_first_and_forgotten_at_the_end() -> None:
     assert out.drain("Edge_1") == ""
     assert out.forget("Edge_1") == ""
     assert aside.told == ["s2_drain edge-1", "s2_delete-node edge-1"]
+
+
+def test_etcd_forgets_a_server_before_anything_is_wiped() -> None:
+    aside = Aside()
+    assert leaving(aside, "s1").drain("s1") == ""
+    assert aside.told == ["s2_nodes", "s2_drain s1", "s2_delete-node s1"]
+
+
+def test_a_server_that_is_not_drained_is_forgotten_first_as_well() -> None:
+    aside = Aside()
+    devices = (device("s1", "server", k3s_drain=False), *SERVERS[1:])
+    assert Leaving(aside, devices, {"s1"}).drain("s1") == ""  # type: ignore[arg-type]
+    assert aside.told == ["s2_nodes", "s2_delete-node s1"]
+
+
+def test_a_server_whose_etcd_does_not_let_it_go_is_not_wiped() -> None:
+    aside = Aside(**{f"{name}_delete-node": (Trouble.REFUSED, "kubectl_failed")
+                     for name in ("s2", "s3")})  # fmt: skip
+    assert leaving(aside, "s1").drain("s1") == "no"
+
+
+def test_a_server_does_not_leave_while_another_one_is_away() -> None:
+    aside = Aside(nodes=[told_of("s1"), told_of("s2"), told_of("s3", ready=False)])
+    assert "s3 is not Ready" in leaving(aside, "s1").drain("s1")
+    assert aside.told == ["s2_nodes"]
+    # one that was never in the cluster, or has left it, is missed by nobody
+    aside = Aside(nodes=[told_of("s1"), told_of("s2")])
+    assert leaving(aside, "s1").drain("s1") == ""
 
 
 def test_a_device_that_is_no_node_is_none_of_a_cluster_s_business() -> None:

@@ -27,6 +27,7 @@ class Nodes:
         self.fails = fails or {}
         self.told: list[str] = []
         self.sent: dict[str, Mapping[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
         self.answers: dict[str, list[dict[str, Any]]] = {}
 
     def ask(
@@ -37,6 +38,7 @@ class Nodes:
             call = f"{name} {verb}"
             self.told.append(call)
             self.sent[call] = dict(document or {})
+            self.seconds[call] = seconds
             code = self.fails.get((name, verb))
             queue = self.answers.get(call, [])
             answer = (queue.pop(0) if len(queue) > 1 else queue[0]) if queue else {}
@@ -50,7 +52,7 @@ class Nodes:
         document: Mapping[str, Any] | None = None,
         seconds: float = 0.0,
     ) -> Mapping[str, Any]:
-        reply = self.ask([name], verb, document)[name]
+        reply = self.ask([name], verb, document, seconds)[name]
         if reply.error:
             raise NodeError(f"{name}: {verb}: {reply.error}", reply.code)
         return reply.document
@@ -111,13 +113,28 @@ def test_agents_get_the_token_that_they_share_with_servers() -> None:
 
 def test_a_restore_stops_all_and_the_others_join_anew_one_at_a_time() -> None:
     nodes = Nodes()
-    operations.restore(nodes, CLUSTER, "before", say, "secret")
+    operations.restore(nodes, CLUSTER, "before", say)
+    # none can revive the old cluster once the first has the snapshot
     assert nodes.told == [
-        "s2 stop", "s3 stop", "s1 stop", "s1 restore", "s1 start", "s1 wait",
-        "s2 put-datastore-aside", "s2 start", "s2 wait",
-        "s3 put-datastore-aside", "s3 start", "s3 wait",
+        "s2 stop", "s3 stop", "s1 stop", "s1 restore",
+        "s2 put-datastore-aside", "s3 put-datastore-aside",
+        "s1 start", "s1 wait", "s2 start", "s2 wait", "s3 start", "s3 wait",
     ]  # fmt: skip
-    assert nodes.sent["s1 restore"] == {"snapshot": "before", "token": "secret"}
+    assert nodes.sent["s1 restore"] == {"snapshot": "before"}
+
+
+def test_the_others_join_a_restored_cluster_with_its_token() -> None:
+    nodes = Nodes()
+    nodes.answers["s1 token"] = [{"token": "K10x::server:older", "agent_token": None}]
+    told: list[str] = []
+    operations.restore(nodes, CLUSTER, "before", told.append, "older")
+    assert nodes.sent["s1 restore"] == {"snapshot": "before", "token": "older"}
+    assert nodes.told[6:] == [
+        "s1 start", "s1 wait", "s1 token",
+        "s2 take-token", "s2 wait", "s3 take-token", "s3 wait",
+    ]  # fmt: skip
+    assert nodes.sent["s3 take-token"] == {"token": "K10x::server:older"}
+    assert not any("older" in text for text in told)
 
 
 @pytest.mark.parametrize("fails", [("s1", "restore"), ("s3", "stop"), ("s1", "stop")])
@@ -141,7 +158,14 @@ def test_who_is_not_up_after_a_restore_is_named() -> None:
     nodes = Nodes({("s2", "wait"): "not_ready"})
     with pytest.raises(MusterError, match="not up yet: s2, s3"):
         operations.restore(nodes, CLUSTER, "before", say)
-    assert "s3 put-datastore-aside" not in nodes.told
+    assert "s3 start" not in nodes.told
+
+
+def test_no_server_starts_before_all_others_have_put_theirs_aside() -> None:
+    nodes = Nodes({("s3", "put-datastore-aside"): "unreachable"})
+    with pytest.raises(MusterError, match="not up yet: s1, s2, s3"):
+        operations.restore(nodes, CLUSTER, "before", say)
+    assert not any(call.endswith("start") for call in nodes.told)
 
 
 def test_agents_leave_before_servers_and_the_first_server_last() -> None:
@@ -158,14 +182,15 @@ def test_agents_are_not_left_without_a_server() -> None:
 
 def test_a_node_is_drained_taken_out_and_cleaned() -> None:
     nodes = Nodes()
-    operations.leave(nodes, CLUSTER, "Edge_1", {"Edge_1", "s1"}, drain=True)
+    operations.leave(nodes, CLUSTER, "Edge_1", {"Edge_1", "s1"}, drain_seconds=900.0)
     assert nodes.told == ["s2 drain", "s2 delete-node", "Edge_1 reset", "s2 delete-node"]
-    assert nodes.sent["s2 drain"]["node"] == "edge-1"
+    assert nodes.sent["s2 drain"] == {"node": "edge-1", "seconds": 900.0}
+    assert nodes.seconds["s2 drain"] > 900.0
 
 
 def test_another_server_helps_out() -> None:
     nodes = Nodes({("s1", "drain"): "unreachable", ("s1", "delete-node"): "api_unreachable"})
-    operations.leave(nodes, CLUSTER, "a2", {"a2"}, drain=True)
+    operations.leave(nodes, CLUSTER, "a2", {"a2"}, drain_seconds=300.0)
     assert "s2 drain" in nodes.told
     assert nodes.told[-1] == "s2 delete-node"
 
@@ -173,17 +198,32 @@ def test_another_server_helps_out() -> None:
 def test_a_node_that_can_t_be_drained_stays_as_it_is() -> None:
     nodes = Nodes({("s1", "drain"): "drain_failed"})
     with pytest.raises(NodeError):
-        operations.leave(nodes, CLUSTER, "a2", {"a2"}, drain=True)
+        operations.leave(nodes, CLUSTER, "a2", {"a2"}, drain_seconds=300.0)
     assert nodes.told == ["s1 drain"]
 
 
 def test_a_node_that_has_left_already_is_cleaned_none_the_less() -> None:
     nodes = Nodes({("s1", "drain"): "no_node"})
-    operations.leave(nodes, CLUSTER, "a2", {"a2"}, drain=True)
+    operations.leave(nodes, CLUSTER, "a2", {"a2"}, drain_seconds=300.0)
     assert "a2 reset" in nodes.told
+
+
+@pytest.mark.parametrize(("ready", "leaves"), [(True, True), (False, False)])
+def test_a_server_leaves_only_while_the_others_are_ready(*, ready: bool, leaves: bool) -> None:
+    nodes = Nodes()
+    nodes.answers["s1 nodes"] = [
+        {"nodes": [{"name": "s1", "ready": True}, {"name": "s2", "ready": ready}]}
+    ]
+    if leaves:
+        operations.leave(nodes, CLUSTER, "s3", {"s3"}, drain_seconds=None)
+        assert nodes.told == ["s1 nodes", "s1 delete-node", "s3 reset", "s1 delete-node"]
+        return
+    with pytest.raises(MusterError, match="s2 is not Ready"):
+        operations.leave(nodes, CLUSTER, "s3", {"s3"}, drain_seconds=None)
+    assert nodes.told == ["s1 nodes"]
 
 
 def test_nobody_is_told_where_the_cluster_ends() -> None:
     nodes = Nodes()
-    operations.leave(nodes, CLUSTER, "s1", {"s1", "s2", "s3", "Edge_1", "a2"}, drain=True)
+    operations.leave(nodes, CLUSTER, "s1", {"s1", "s2", "s3", "Edge_1", "a2"}, drain_seconds=300.0)
     assert nodes.told == ["s1 reset"]

@@ -147,6 +147,24 @@ def test_a_snapshot_of_sqlite_is_a_copy(server: Node) -> None:
     assert [path.read_bytes() for path in database.parent.glob("state.db-old-*")] == [b"broken"]
 
 
+def test_there_is_always_a_sqlite(server: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.at("/var/lib/rancher/k3s/server/db/etcd").rmdir()
+    database = server.write("/var/lib/rancher/k3s/server/db/state.db", "now")
+    server.write("/var/lib/rancher/k3s/server/db/snapshots/x.sqlite", "then")
+    server.do("stop")
+    rename = program.os.replace
+    found: list[str] = []
+
+    def replace(source: str, target: str) -> None:
+        found.append(database.read_text())
+        rename(source, target)
+
+    monkeypatch.setattr(program.os, "replace", replace)
+    server.do("restore", snapshot="x.sqlite")
+    assert (found, database.read_text()) == (["now"], "then")
+    assert [path.read_text() for path in database.parent.glob("state.db-old-*")] == ["now"]
+
+
 def test_a_broken_sqlite_makes_no_snapshot(server: Node) -> None:
     server.at("/var/lib/rancher/k3s/server/db/etcd").rmdir()
     server.write("/var/lib/rancher/k3s/server/db/state.db", "broken" * 1000)
@@ -217,8 +235,62 @@ def test_a_restore_needs_the_token(server: Node) -> None:
     assert not any("secret" in word for call in server.calls() for word in call)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("newer\n", "secret\n"), ("K10abc::server:newer\n", "K10abc::server:secret\n")],
+)
+def test_k3s_starts_with_the_token_of_what_was_restored(
+    server: Node, before: str, after: str
+) -> None:
+    name = snapshot_of(server)
+    file = server.write("/etc/rancher/k3s/token", before)
+    server.do("restore", snapshot=name, token="K10abc::server:secret")
+    assert file.read_text() == after
+
+
+def test_a_password_may_hold_colons(server: Node) -> None:
+    name = snapshot_of(server)
+    file = server.write("/etc/rancher/k3s/token", "newer\n")
+    server.do("restore", snapshot=name, token="K10abc::server:a:b")
+    assert file.read_text() == "a:b\n"
+
+
+def test_a_restore_that_fails_leaves_the_token(server: Node) -> None:
+    name = snapshot_of(server)
+    file = server.write("/etc/rancher/k3s/token", "newer\n")
+    server.tell(damaged=True)
+    with pytest.raises(Failure, match="cluster-reset"):
+        server.do("restore", snapshot=name, token="K10abc::server:secret")
+    assert file.read_text() == "newer\n"
+
+
+JOINED = "node-name: server-1\nserver: https://192.0.2.1:6443\ntoken-file: /x\n"
+
+
+def test_a_server_that_joined_is_restored_without_the_one_that_it_joined(server: Node) -> None:
+    config = server.write("/etc/rancher/k3s/config.yaml", JOINED)
+    server.write("/etc/rancher/k3s/config.yaml.d/10.yaml", "'server': https://a\ndebug: true\n")
+    server.do("restore", snapshot=snapshot_of(server))
+    used = (server.root / "config-of-reset").read_text()
+    assert used == "node-name: server-1\ntoken-file: /x\ndebug: true\n"
+    assert (server.root / "modes-of-reset").read_text() == "600 600"
+    assert config.read_text() == JOINED
+    assert sorted(each.name for each in config.parent.iterdir()) == [
+        "config.yaml", "config.yaml.d", "k3s.yaml"
+    ]  # fmt: skip
+
+
+def test_a_restore_may_follow_another_one(server: Node) -> None:
+    name = snapshot_of(server)
+    server.do("restore", snapshot=name)
+    assert server.at("/var/lib/rancher/k3s/server/db/reset-flag").exists()
+    (etcd(server).parent / "etcd-old-1700000000").rename(etcd(server).parent / "etcd-old-1")
+    server.do("restore", snapshot=name)
+
+
 def test_a_restore_needs_the_token_of_that_time(server: Node) -> None:
     name = snapshot_of(server)
+    server.write("/etc/rancher/k3s/token", "secret\n")
     server.do("rotate-token")
     with pytest.raises(Failure, match="changed since") as caught:
         server.do("restore", snapshot=name)
@@ -233,7 +305,19 @@ def test_an_unknown_snapshot_is_refused(server: Node) -> None:
         server.do("restore", snapshot="never-made")
 
 
+def test_a_server_that_joins_nobody_does_not_forget_its_etcd(server: Node) -> None:
+    (etcd(server) / "mine").touch()
+    server.do("stop")
+    assert server.do("snapshots")["joins"] is False
+    with pytest.raises(Failure, match="server:") as caught:
+        server.do("put-datastore-aside")
+    assert caught.value.code == "makes_cluster"
+    assert (etcd(server) / "mine").exists()
+
+
 def test_other_servers_forget_their_etcd_but_not_their_snapshots(server: Node) -> None:
+    server.write("/etc/rancher/k3s/config.yaml", JOINED)
+    assert server.do("snapshots")["joins"] is True
     (etcd(server) / "mine").touch()
     name = snapshot_of(server)
     kept = server.do("put-datastore-aside")["kept"]
@@ -250,13 +334,34 @@ def test_a_datastore_in_use_is_not_put_aside(server: Node) -> None:
         server.do("put-datastore-aside")
 
 
-def test_a_token_is_rotated(server: Node) -> None:
+@pytest.fixture
+def token_file(server: Node) -> Path:
+    return server.write("/etc/rancher/k3s/token", "secret\n")
+
+
+def test_a_token_is_rotated(server: Node, token_file: Path) -> None:
     server.do("rotate-token")
     assert server.do("token")["token"] == "K10abc::server:other"
     assert server.calls() == [["token", "rotate"]]
+    assert token_file.read_text() == "other\n"  # nothing may come between
 
 
-def test_a_rotation_that_changed_nothing_has_failed(server: Node) -> None:
+def test_a_joined_server_keeps_the_form_of_its_token(server: Node, token_file: Path) -> None:
+    token_file.write_text("K10abc::server:secret\n")
+    server.do("rotate-token")
+    assert token_file.read_text() == "K10abc::server:other\n"
+
+
+def test_a_rotation_that_was_done_although_k3s_failed_is_not_lost(
+    server: Node, token_file: Path
+) -> None:
+    server.tell(token_time=True)
+    with pytest.raises(Failure, match="token rotate"):
+        server.do("rotate-token")
+    assert token_file.read_text() == "other\n"
+
+
+def test_a_rotation_that_changed_nothing_has_failed(server: Node, token_file: Path) -> None:
     server.tell(keeps_token=True)
     with pytest.raises(Failure, match="is what it was"):
         server.do("rotate-token")
@@ -286,12 +391,13 @@ def test_another_token_is_taken_with_a_restart(server: Node) -> None:
     assert not server.do("take-token", token="new")["changed"]
 
 
-def test_a_token_with_which_k3s_does_not_start_is_taken_back(server: Node) -> None:
+def test_a_token_with_which_k3s_does_not_start_stays(server: Node) -> None:
     file = server.write("/etc/rancher/k3s/token", "old\n")
     (server.root / "start-fails").touch()
     with pytest.raises(Failure, match="systemctl restart k3s"):
         server.do("take-token", token="new")
-    assert file.read_text() == "old\n"
+    assert file.read_text() == "new\n"  # the former one is that of no cluster any more
+    assert server.systemctl() == ["restart k3s.service"]
 
 
 def test_a_node_without_a_token_file_has_none_to_replace(server: Node) -> None:

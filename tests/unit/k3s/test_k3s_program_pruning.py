@@ -40,6 +40,18 @@ def test_the_newest_stay_and_what_a_node_asks_for(server: Node) -> None:
     assert bring(server, "r5") == ["muster-r3-a"]
 
 
+def test_what_a_node_may_go_back_to_stays(server: Node) -> None:
+    asks = {
+        "muster.model/digits": "r9",
+        "muster.last-good/digits": "r1",
+        "muster.previous/digits": "r2",
+        "muster.previous/faces": "r3",
+    }
+    server.tell(nodes=[node("agent-1", labels=asks)])
+    gone = [name for number in range(1, 6) for name in bring(server, f"r{number}", keep=1)]
+    assert gone == ["muster-r3-a", "muster-r4-a"]
+
+
 def test_other_models_and_hand_written_ones_stay(server: Node) -> None:
     bring(server, "other", **{"muster.model": "faces"})
     bring(server, "written", **{"app.kubernetes.io/managed-by": "somebody"})

@@ -111,6 +111,78 @@ def test_mounts_go_the_innermost_first_and_disks_stay(server: Node) -> None:
     ]
 
 
+def test_what_others_share_is_taken_down_and_not_emptied(server: Node) -> None:
+    server.write(
+        "/etc/fstab",
+        "nas:/x /var/lib/rancher/k3s/storage nfs defaults 0 0\n"
+        "/srv/x /var/lib/rancher/k3s/shared none bind 0 0\n"
+        "/dev/sdb1 /var/lib/rancher/k3s ext4 defaults 0 2\n",
+    )
+    mounts(
+        server,
+        "/var/lib/rancher/k3s ext4 8:17 /",
+        "/var/lib/rancher/k3s/storage nfs4 0:50 /x",
+        "/var/lib/rancher/k3s/shared ext4 8:1 /srv/x",
+        "/srv/disk xfs 8:3 /",
+        "/var/lib/rancher/k3s/disk xfs 8:3 /",
+        "/var/log/pods nfs4 0:51 /logs",
+    )
+    assert sorted(program.leftover_mounts(server.host)) == [
+        "/var/lib/rancher/k3s/disk",
+        "/var/lib/rancher/k3s/shared",
+        "/var/lib/rancher/k3s/storage",
+        "/var/log/pods",
+    ]
+
+
+def test_nothing_goes_below_what_is_mounted_and_no_disk_of_k3s(
+    server: Node, killed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the kernel's table did not say."""
+    file = server.write("/var/lib/rancher/k3s/storage/precious", "x")
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == str(file.parent))
+    with pytest.raises(Failure, match="still mounted"):
+        server.do("reset")
+    assert file.exists()
+
+
+def test_a_disk_of_its_own_is_emptied(
+    server: Node, killed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts(server, "/var/lib/rancher/k3s ext4 8:17 /")
+    folder = server.at("/var/lib/rancher/k3s")
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == str(folder))
+    server.do("reset")
+    assert list(folder.iterdir()) == []
+
+
+def test_what_a_link_to_another_disk_leads_to_goes_as_well(server: Node, killed: list[int]) -> None:
+    data, elsewhere = server.at("/var/lib/rancher/k3s"), server.at("/mnt/ssd")
+    elsewhere.parent.mkdir()
+    data.rename(elsewhere)
+    data.symlink_to(elsewhere)
+    mine = server.write("/mnt/ssd/holiday.jpg", "x")
+    volume = server.write("/mnt/ssd/storage/pvc/data", "x")
+    mounts(server, "/mnt/ssd/agent/x tmpfs", "/mnt/ssd2 tmpfs")
+    assert program.leftover_mounts(server.host) == ["/mnt/ssd/agent/x"]
+    server.do("reset")
+    assert not os.path.lexists(data)
+    assert list(elsewhere.iterdir()) == [mine]
+    assert not volume.exists()
+
+
+def test_k3s_s_own_tools_clean_the_packet_filter_where_the_host_has_none(
+    server: Node, killed: list[int]
+) -> None:
+    aux = server.at("/var/lib/rancher/k3s/data/current/bin/aux")
+    aux.mkdir(parents=True)
+    for name in ("iptables-save", "iptables-restore"):
+        (server.root / "bin" / name).rename(aux / name)
+    rules = server.write("/rules", "*filter\n-A FORWARD -j KUBE-FORWARD\nCOMMIT\n")
+    server.do("reset")
+    assert rules.read_text() == "*filter\nCOMMIT\n"
+
+
 def test_what_is_mounted_is_taken_down(server: Node, killed: list[int]) -> None:
     mounts(server, "/run/k3s/containerd/rootfs overlay", "/tmp tmpfs")
     server.do("reset")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gevent
+import gevent.queue
 import pytest
 
 from muster.fleet.aside import AsideFleet
@@ -22,18 +23,30 @@ def device(name: str, role: str = "agent", **variables: Any) -> Device:
 DEVICES = (device("s1", "server"), device("s2", "server"), device("Edge_1"))
 
 
-class Aside:
-    """Servers that do what they are told, but for what ``fails``."""
+def told_of(name: str, version: str = "v1.21.0+k3s1", *, ready: bool = True) -> dict[str, Any]:
+    """What a server tells of a node."""
+    return {"name": name, "ready": ready, "version": version}
 
-    def __init__(self, **fails: tuple[Trouble, str]) -> None:
+
+class Aside:
+    """Servers that do what they are told, but for what ``fails``.
+
+    :param nodes: of the cluster, as a server tells.
+    """
+
+    def __init__(
+        self, nodes: Sequence[Mapping[str, Any]] | None = None, **fails: tuple[Trouble, str]
+    ) -> None:
         self.fails = fails
+        self.nodes = [told_of(f"s{i}") for i in (1, 2, 3)] if nodes is None else nodes
         self.told: list[str] = []
 
     def ask(self, order: Order) -> Answer:
         call = f"{order.device.partition('#')[0]}_{order.verb.value}"
-        self.told.append(f"{call} {order.document['node']}")
+        self.told.append(f"{call} {order.document.get('node', '')}".strip())
         trouble, code = self.fails.get(call, (None, ""))
-        return Answer(order.device, order.verb, trouble=trouble, code=code, message="no")
+        document = {"nodes": self.nodes} if order.verb is Verb.NODES and not trouble else {}
+        return Answer(order.device, order.verb, document, trouble, code, "no")
 
 
 def upgrading(aside: Aside, result: tuple[str, bool] = ("", False)) -> tuple[Upgrading, list[str]]:
@@ -50,7 +63,7 @@ def test_a_node_is_drained_installed_and_let_back() -> None:
     aside = Aside()
     upgrade, installed = upgrading(aside)
     assert upgrade("Edge_1") == ""
-    assert aside.told == ["s1_drain edge-1", "s1_uncordon edge-1"]
+    assert aside.told == ["s1_nodes", "s1_drain edge-1", "s1_uncordon edge-1"]
     assert installed == ["Edge_1"]
 
 
@@ -58,7 +71,7 @@ def test_a_server_asks_another_one_first() -> None:
     aside = Aside(s2_drain=(Trouble.REFUSED, "api_unreachable"))
     upgrade, _ = upgrading(aside)
     assert upgrade("s1") == ""
-    assert aside.told == ["s2_drain s1", "s1_drain s1", "s2_uncordon s1"]
+    assert aside.told == ["s2_nodes", "s2_drain s1", "s1_drain s1", "s2_uncordon s1"]
 
 
 def test_a_node_that_can_t_be_drained_is_not_touched() -> None:
@@ -66,9 +79,56 @@ def test_a_node_that_can_t_be_drained_is_not_touched() -> None:
     upgrade, installed = upgrading(aside)
     assert upgrade("Edge_1") == "no"
     assert not installed
-    assert aside.told == ["s1_drain edge-1"]
+    assert aside.told == ["s1_nodes", "s1_drain edge-1"]
     assert upgrade("Edge_1") == "no"
-    assert len(aside.told) == 1
+    assert len(aside.told) == 2
+
+
+NEW = "v1.21.0+k3s1"
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "problem"),
+    [
+        ("s1", [told_of("s1"), told_of("s2", ready=False)], "the server s2 is not Ready"),
+        ("s1", [told_of("s1")], "the server s2 is not Ready"),
+        ("s1", [told_of("s1", ready=False), told_of("s2", "v1.20.2+k3s1")], ""),
+        ("Edge_1", [told_of("s1", ready=False), told_of("s2")], "the server s1 is not Ready"),
+        ("Edge_1", [told_of("s1"), told_of("s2", "v1.20.2+k3s1")], "s2 runs v1.20.2+k3s1"),
+        ("Edge_1", [told_of("s1"), told_of("s2", "v1.21.0+k3s2")], ""),
+    ],
+)
+@pytest.mark.parametrize("drained", [True, False])
+def test_a_node_waits_for_the_servers_of_its_cluster(
+    name: str, nodes: Sequence[Mapping[str, Any]], problem: str, *, drained: bool
+) -> None:
+    more = {"k3s_version": NEW, "k3s_drain": drained}
+    devices = [device("s1", "server", **more), device("s2", "server", **more)]
+    aside, installed = Aside(nodes), []
+
+    def install(name: str) -> tuple[str, bool]:
+        installed.append(name)
+        return "", False
+
+    upgrade = Upgrading(aside, [*devices, device("Edge_1", **more)], install)  # type: ignore[arg-type]
+    told = upgrade(name)
+    assert problem in told if problem else told == ""
+    assert installed == ([] if problem else [name])
+    assert not problem or not any("drain" in call for call in aside.told)
+
+
+def test_servers_that_are_silent_hold_an_upgrade_up() -> None:
+    gone = (Trouble.UNREACHABLE, "")
+    upgrade, installed = upgrading(Aside(s1_nodes=gone, s2_nodes=gone))
+    assert upgrade("Edge_1") == "no"
+    assert not installed
+
+
+def test_a_server_without_others_asks_nobody() -> None:
+    aside, alone = Aside(), device("s1", "server")
+    upgrade = Upgrading(aside, [alone], lambda _: ("", False))  # type: ignore[arg-type]
+    assert upgrade("s1") == ""
+    assert not aside.told
 
 
 def test_a_node_that_failed_is_let_back_and_not_tried_again() -> None:
