@@ -55,7 +55,7 @@ LOCK_WAIT = 10.0  # seconds until "busy"
 WORK_LIMIT = 300.0  # seconds of grace before the guard may kill a program that holds the lock
 STOP_GRACE = 10  # seconds a container has to stop by itself
 STOP_TIMEOUT = 75.0  # more than TimeoutStopSec of muster-model@.service
-CLUSTER_TIMEOUT = 10.0
+CLUSTER_TIMEOUT = 10.0  # seconds of one question to the API of a node's cluster
 READY_POLL = 0.1
 READY_TIMEOUT = 2.0
 DISK_FLOOR = 200 << 20  # bytes that a pull needs at least when the release does not say
@@ -1258,8 +1258,8 @@ class Cluster:
         )
 
     def ask(self, method: str, path: str, document: Any = None) -> dict[str, Any]:
-        """Ask for one object, {} when there is none; raises runtime_unavailable when the cluster
-        does not answer or refuses."""
+        """Ask for one object, {} when there is none; raises cluster_unreachable when the cluster
+        does not answer, runtime_unavailable when it refuses or can't be asked at all."""
         import http.client
 
         body = None if document is None else json.dumps(document)

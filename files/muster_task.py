@@ -462,17 +462,24 @@ def _remove_model(host: Any, model: Any) -> None:
 
 def _remove_k3s(host: Any) -> None:
     """Leave nothing of K3s where this is, or was, a node."""
-    program = host.paths.at(NODE_PROGRAM)
-    if not os.path.exists(program):
+    if not os.path.exists(host.paths.at(NODE_PROGRAM)):
         return
-    done = device.execute([program, "reset"], TOOL_SECONDS, "{}")
-    try:
-        answer = json.loads(done.out)
-        problem = "" if answer["ok"] else str(answer["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        problem = "muster-k3s gave no answer (%s)" % device.last_line(done.err)
+    problem = _k3s_problem(host, "reset", TOOL_SECONDS)
     if problem:
         raise device.Failure("reset_failed", "K3s: %s" % problem)
+
+
+def _k3s_problem(host: Any, verb: str, seconds: float, field: str = "") -> str:
+    """Have the program of a node do something; return why it did not, else what it says in a field
+    of its answer."""
+    done = device.execute([host.paths.at(NODE_PROGRAM), verb], seconds, "{}")
+    try:
+        answer = json.loads(done.out)
+        if not answer["ok"]:
+            return str(answer["error"]["message"])
+        return str(answer[field]) if field else ""
+    except (ValueError, KeyError, TypeError):
+        return "muster-k3s gave no answer (%s)" % device.last_line(done.err)
 
 
 def _registry_folders(host: Any) -> list[str]:
@@ -587,12 +594,7 @@ def probe(host: Any, given: Any) -> dict[str, Any]:
 
 def node_problem(host: Any) -> str:
     """Why this node of a K3s cluster is not Ready with the version of its program; "" if it is."""
-    done = device.execute([host.paths.at(NODE_PROGRAM), "inspect"], NODE_SECONDS, "{}")
-    try:
-        answer = json.loads(done.out)
-        return str(answer["problem"] if answer["ok"] else answer["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return "muster-k3s gave no answer (%s)" % device.last_line(done.err)
+    return _k3s_problem(host, "inspect", NODE_SECONDS, "problem")
 
 
 def confirm(host: Any, given: Any) -> dict[str, Any]:
