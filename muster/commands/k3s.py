@@ -24,7 +24,7 @@ from muster.errors import InputError, MusterError
 from muster.fleet.upgrading import drain_seconds
 from muster.inventory import Device, Inventory, load_inventory
 from muster.k3s import operations
-from muster.k3s.cluster import Cluster, clusters, staying, stranded
+from muster.k3s.cluster import Cluster, clusters, clusters_with, staying, stranded
 from muster.k3s.session import Nodes, connected_nodes
 from muster.k3s.state import NodeState, look
 from muster.rollout import controller
@@ -326,11 +326,7 @@ def _cluster(path: Path, name: str | None) -> tuple[Cluster, Inventory, list[Dev
 def _look(inventory: Inventory) -> list[NodeState]:
     """The states of the selected nodes; others of their clusters may be asked about them."""
     names = set(inventory.names)
-    found = [
-        cluster
-        for cluster in clusters(inventory.known).values()
-        if any(node.name in names for node in cluster.nodes)
-    ]
+    found = clusters_with(inventory.known, names)
     devices = {device.name: device for device in inventory.known}
     asked = [devices[node.name] for cluster in found for node in cluster.nodes]
     text = counted(len(asked), "node")

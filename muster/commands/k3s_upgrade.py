@@ -16,6 +16,7 @@ from muster.commands.driving import Driving
 from muster.commands.lifecycle import (
     fleet_of,
     pattern_argument,
+    servers_of,
     show_plan,
     strategy_of_task,
     task_options,
@@ -25,8 +26,8 @@ from muster.display import counted, make_console, plain_table
 from muster.errors import InputError, MusterError
 from muster.fleet.interface import Fleet, Order, Trouble, Verb
 from muster.fleet.over_k3s import PROGRAM, server_name
-from muster.inventory import Device, Inventory, load_inventory
-from muster.k3s.cluster import Cluster, clusters, role_of
+from muster.inventory import Inventory, load_inventory
+from muster.k3s.cluster import Cluster, clusters_with, role_of
 from muster.k3s.session import connected_nodes
 from muster.k3s.skew import Member, problems
 from muster.k3s.state import NodeState, look
@@ -149,19 +150,10 @@ def nodes_of(inventory: Inventory) -> Inventory:
     return replace(inventory, devices=devices)
 
 
-def servers_of(inventory: Inventory) -> list[Device]:
-    """Every server of the inventory, selected or not."""
-    return [device for device in inventory.known if role_of(device) == "server"]
-
-
 def find_out(inventory: Inventory) -> Wanted:
     """Ask all nodes of the clusters that have selected nodes which version runs there."""
     names = set(inventory.names)
-    found = tuple(
-        cluster
-        for cluster in clusters(inventory.known).values()
-        if any(node.name in names for node in cluster.nodes)
-    )
+    found = clusters_with(inventory.known, names)
     devices = {device.name: device for device in inventory.known}
     asked = [devices[node.name] for cluster in found for node in cluster.nodes]
     text = counted(len(asked), "node")

@@ -26,7 +26,7 @@ from muster.fleet.configuring import ConfiguringFleet
 from muster.fleet.interface import Fleet
 from muster.fleet.leaving import leaving_fleet, leaving_problems
 from muster.fleet.upgrading import Install, Upgrading
-from muster.inventory import Inventory, load_inventory
+from muster.inventory import Device, Inventory, load_inventory
 from muster.k3s.cluster import role_of
 from muster.provisioning import provision
 from muster.rollout import controller
@@ -241,7 +241,12 @@ def reached_besides(work: object, inventory: Inventory) -> dict[str, Any]:
     """Options of ``connected_fleet``: which devices are told something beside those worked on."""
     if not isinstance(work, Task):
         return {"known": inventory.known}
-    return {"servers": [device for device in inventory.known if role_of(device) == "server"]}
+    return {"servers": servers_of(inventory)}
+
+
+def servers_of(inventory: Inventory) -> list[Device]:
+    """Every server of a K3s cluster in the inventory, selected or not."""
+    return [device for device in inventory.known if role_of(device) == "server"]
 
 
 def installing(inventory: Inventory) -> Install:

@@ -148,3 +148,12 @@ def stranded(found: Iterable[Cluster], names: Collection[str]) -> list[str]:
                 f" {', '.join(agents)} would have none"
             )
     return problems
+
+
+def clusters_with(devices: Iterable[Named], names: Collection[str]) -> tuple[Cluster, ...]:
+    """The clusters of an inventory that have one of these nodes."""
+    return tuple(
+        cluster
+        for cluster in clusters(devices).values()
+        if any(node.name in names for node in cluster.nodes)
+    )
