@@ -49,13 +49,13 @@ AGENT_TOKEN = DATA + "/server/agent-token"
 TOKEN_FILE = CONFIG + "/token"
 ADMIN = (CONFIG + "/k3s.yaml", DATA + "/server/cred/admin.kubeconfig")
 KUBELET = DATA + "/agent/kubelet.kubeconfig"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/"
 
 REQUEST_SECONDS = 20  # of one question to the API server
 COMMAND_SECONDS = 60.0
 SERVICE_SECONDS = 300.0  # a server on an SD card takes its time to start
 WORK_SECONDS = 600.0  # a snapshot, a restore
 POLL_SECONDS = 2.0
-STEADY = 3  # questions in a row that must say Ready
 SQLITE = ".sqlite"
 RESET_ROUNDS = 20
 RESET_PAUSE = 0.2
@@ -482,6 +482,19 @@ def own_node(host: Host, name: str) -> dict[str, Any]:
     return node_entry(_parsed(host.ask(KUBELET, ("get", "node", name, "--output=json"))))
 
 
+def own_lease(host: Host, name: str) -> str:
+    """Return when the kubelet of this node last renewed its lease, "" if it never did.
+
+    It does every 10 s, and is taken for alive for some 40 s afterwards, dead or not
+    (https://kubernetes.io/docs/concepts/architecture/leases/).
+    """
+    try:
+        lease = _parsed(host.ask(KUBELET, ("get", "--raw=" + LEASES + name)))
+    except Failure:
+        return ""
+    return str((lease.get("spec") or {}).get("renewTime") or "")
+
+
 def certificates(host: Host) -> list[dict[str, str]]:
     """Return the certificates of K3s, never a key; the first of each file is its own."""
     found = []
@@ -544,20 +557,24 @@ def shortcoming(seen: Mapping[str, Any], version: str | None = None) -> str:
 
 
 def wait(host: Host, given: Any) -> dict[str, Any]:
-    """Wait until this node is Ready, and runs a version if one is named."""
+    """Wait until this node is Ready, and runs a version if one is named.
+
+    Its kubelet has to renew its lease meanwhile: what it said before K3s started does not count.
+    """
     known = fields(given, "version", "seconds", "node")
     version = text(known, "version", VERSION) if known.get("version") else None
     until = time.monotonic() + seconds(known, "seconds", SERVICE_SECONDS)
     request = {"node": known["node"]} if known.get("node") else {}
-    good = 0
+    renewals = set()
     while True:
         seen = inspect(host, request)
         problem = shortcoming(seen, version)
-        good = 0 if problem else good + 1
-        if good == STEADY:  # a node that has just stopped still counts as Ready for a while
+        if seen["node"] is not None:
+            renewals |= {own_lease(host, seen["name"])} - {""}
+        if not problem and len(renewals) > 1:
             return {"node": seen["node"]}
         if time.monotonic() >= until:
-            raise Failure("not_ready", problem or "it was Ready for too short a time")
+            raise Failure("not_ready", problem or "its kubelet does not renew its lease")
         time.sleep(POLL_SECONDS)
 
 

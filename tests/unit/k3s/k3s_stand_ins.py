@@ -74,7 +74,10 @@ if words[0] in world.get("kubectl_fails", ()):
 nodes = {{node["metadata"]["name"]: node for node in world["nodes"]}}
 def save():
     (root / "world").write_text(json.dumps(world))
-if words[:2] == ["get", "nodes"]:
+if words == ["get"] and any(word.startswith("--raw=") for word in arguments):
+    world["renewals"] = world.get("renewals", 0) + ("dead" not in world)
+    print(json.dumps({{"spec": {{"renewTime": "2026-01-01T00:00:%02dZ" % world["renewals"]}}}}))
+elif words[:2] == ["get", "nodes"]:
     print(json.dumps({{"kind": "List", "items": world["nodes"]}}))
 elif words[:2] == ["get", "node"]:
     if words[2] in nodes:

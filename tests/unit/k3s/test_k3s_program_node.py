@@ -93,9 +93,15 @@ def test_what_a_node_falls_short_of(change: dict[str, Any], expected: str) -> No
     assert expected in told if expected else told == ""
 
 
-def test_wait_wants_ready_more_than_once(server: Node, no_waiting: list[float]) -> None:
+def test_wait_wants_the_kubelet_to_be_heard_of(server: Node, no_waiting: list[float]) -> None:
     assert server.do("wait", version="v1.20.2+k3s1")["node"]["ready"]
-    assert len(no_waiting) == program.STEADY - 1
+    assert len(no_waiting) == 1
+
+
+def test_a_node_that_was_ready_once_is_not_taken_for_ready(server: Node) -> None:
+    server.tell(dead=True)
+    with pytest.raises(Failure, match="does not renew its lease"):
+        server.do("wait", seconds=0.01)
 
 
 def test_wait_ends_with_what_is_missing(server: Node) -> None:
