@@ -107,6 +107,10 @@ def test_a_release_arrives_on_every_node(site: Site, server: Node) -> None:
     told = json.loads(site.muster("status", "--json").stdout)["devices"]
     assert all(each["well"] and each["release"].startswith("1.0-") for each in told), told
     assert len(told) == len(pods)
+    for name in (SERVER, *AGENTS):  # so that its kubelet leaves the image where it is
+        images = Node(site.fleet, name).run("k3s ctr images list").splitlines()
+        (ours,) = [line for line in images if "models/digits@" in line]
+        assert "io.cri-containerd.pinned=pinned" in ours
 
 
 def test_a_second_provisioning_changes_nothing(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 PROGRAMS = Path("/opt/k3s-stand-in")
@@ -19,8 +20,9 @@ CONTAINERD_SOCKET = RUN / "containerd/containerd.sock"
 
 def program(name: str) -> str:
     """Path of a real program: one of the image's own, or of the device's packages."""
-    own = PROGRAMS / "bin" / name
-    return str(own) if own.exists() else name
+    # /usr/local/bin/ctr is a link to K3s itself
+    places = (str(PROGRAMS / "bin"), "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+    return shutil.which(name, path=os.pathsep.join(places)) or name
 
 
 class Layout:
