@@ -559,7 +559,8 @@ def shortcoming(seen: Mapping[str, Any], version: str | None = None) -> str:
 def wait(host: Host, given: Any) -> dict[str, Any]:
     """Wait until this node is Ready, and runs a version if one is named.
 
-    Its kubelet has to renew its lease meanwhile: what it said before K3s started does not count.
+    Its kubelet has to renew its lease twice meanwhile: what was said of the node before K3s started
+    does not count, and what a kubelet says of it first comes with its first lease.
     """
     known = fields(given, "version", "seconds", "node")
     version = text(known, "version", VERSION) if known.get("version") else None
@@ -571,7 +572,7 @@ def wait(host: Host, given: Any) -> dict[str, Any]:
         problem = shortcoming(seen, version)
         if seen["node"] is not None:
             renewals |= {own_lease(host, seen["name"])} - {""}
-        if not problem and len(renewals) > 1:
+        if not problem and len(renewals) > 2:
             return {"node": seen["node"]}
         if time.monotonic() >= until:
             raise Failure("not_ready", problem or "its kubelet does not renew its lease")

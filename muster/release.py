@@ -223,11 +223,14 @@ def misfits(
     :param variant: name of the variant for the device.
     :param inspected: the device program's answer to ``inspect``.
     :param mode: ``switch`` of the strategy, ``recreate`` or ``blue_green``.
-    :param back: the release is gone back to; ``requires_from`` does not count then.
+    :param back: the release is gone back to: ``requires_from`` does not count then, and a device
+        that runs nothing is left alone.
     """
     found = release.variants[variant]
     reasons = fits(found, inspected, release.id)
     current = running(inspected)
+    if back and current is None:
+        reasons.append("runs no release that could be taken back: roll one out")
     if not back and current != release.id and not may_follow(release.requires_from, current):
         wanted = " or ".join(release.requires_from)
         reasons.append(f"runs {current}, needed {wanted} first: see `muster catch-up`")

@@ -236,7 +236,8 @@ def rotate_token(
     """
     cluster, inventory, devices = _cluster(inventory_path, name)
     _check_free(journal_url, inventory, devices)
-    ask(yes or as_json, f"Restart K3s on {counted(len(cluster.servers), 'server')}?")
+    lost = "; snapshots so far need the token of today, which nobody keeps"
+    ask(yes or as_json, f"Restart K3s on {counted(len(cluster.servers), 'server')}{lost}?")
     with connected_nodes(devices) as nodes:
         operations.rotate_token(nodes, cluster, _say)
     return _done(as_json, cluster=cluster.name, rotated=True)

@@ -78,8 +78,8 @@ def _steps(token: Wanted) -> Iterator[str]:
     if not here.sha256:
         among = ", ".join(token.servers) or "none of its servers"
         raise NoToken(
-            "expected a server of the cluster in this run that tells the token to join, got"
-            f" {among}, without one: provision the first server together with this node"
+            "expected a server of the cluster in this run, as only servers have the token to join;"
+            f" got {among}, without one: provision the first server together with this node"
         )
     if not right:
         yield _protected(token.path)

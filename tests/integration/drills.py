@@ -342,7 +342,8 @@ def side_by_side(
     :param folder: for the journals.
     :returns: what a test calls to wait for its scenario; it raises what the scenario raised.
     """
-    wanted = [item.callspec.params["scenario"] for item in items if hasattr(item, "callspec")]
+    parameters = [item.callspec.params for item in items if hasattr(item, "callspec")]
+    wanted = [given["scenario"] for given in parameters if "scenario" in given]
     wanted.sort(key=lambda scenario: -scenario.devices)  # the large ones find no room later
     if set(site.answering().values()) - set(GOOD):
         site.everywhere(GOOD[0])

@@ -72,6 +72,13 @@ def test_going_back_does_not_ask_where_a_device_comes_from() -> None:
     assert found(newer, back=True) is None
 
 
+def test_nothing_is_put_where_nothing_can_be_taken_back() -> None:
+    left_out = found(answer(None), back=True)
+    assert left_out is not None
+    assert left_out.state is D.REJECTED
+    assert "runs no release that could be taken back" in left_out.reason
+
+
 def test_devices_without_a_proxy_do_not_switch_by_blue_green() -> None:
     rules = strategy(switch="blue_green", confirm_timeout=100)
     left_out = found(answer(), rules)
