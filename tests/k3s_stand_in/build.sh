@@ -117,6 +117,7 @@ fi
 if [ ! -d "$folder" ]; then
     known_system || fail "expected Debian 12, whose source package is built; K3S_BINARY=... needs no build"
     install_tools
+    rm -rf "$cache"/kubernetes-work.* # of a build that was killed: only one runs at a time
     work=$(mktemp --directory "$cache/kubernetes-work.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     new=$work/new

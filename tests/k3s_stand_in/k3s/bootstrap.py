@@ -7,13 +7,39 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from . import control_plane
 from .certificates import authority_hash
+from .config import Settings
 from .etcd import Etcd
-from .paths import Layout, write
+from .paths import Layout, program, write
 from .processes import FatalError, environment, log, output
 from .tokens import Token
+
+_ENCRYPTION = "encryption-config.json"
+
+
+class ExternalStore:
+    """An etcd that is not the cluster's own, to keep the shared files in."""
+
+    def __init__(self, settings: Settings) -> None:
+        options = {"cafile": "cacert", "certfile": "cert", "keyfile": "key"}
+        self._options = [f"--endpoints={settings.text('datastore-endpoint')}"]
+        for name, option in options.items():
+            if file := settings.text(f"datastore-{name}"):
+                self._options.append(f"--{option}={file}")
+
+    def ctl(self, *arguments: str) -> Any:
+        """Ask it something with ``etcdctl``; see :meth:`.etcd.Etcd.ctl`."""
+        return json.loads(output(*self.ctl_command(*arguments), "--write-out=json"))
+
+    def ctl_command(self, *arguments: str) -> list[str]:
+        """A call of ``etcdctl`` for it."""
+        return [program("etcdctl"), *self._options, "--command-timeout=6s", *arguments]
+
+
+Store = Etcd | ExternalStore
 
 
 def ensure_authorities(tls: Path) -> None:
@@ -34,40 +60,49 @@ def check_hash(token: Token, ca_pem: str) -> None:
         )
 
 
-def pack(tls: Path) -> dict[str, str]:
+def pack(layout: Layout) -> dict[str, str]:
     """The shared files by their names."""
-    return {name: (tls / name).read_text(encoding="ascii") for name in control_plane.SHARED}
+    files = {name: layout.tls / name for name in control_plane.SHARED}
+    files[_ENCRYPTION] = layout.encryption
+    return {name: path.read_text("ascii") for name, path in files.items() if path.exists()}
 
 
-def unpack(files: dict[str, str], tls: Path) -> None:
+def unpack(files: dict[str, str], layout: Layout) -> None:
     """Put the shared files of another server in place."""
     for name in control_plane.SHARED:
         mode = 0o600 if name.endswith(".key") else 0o644
-        write(tls / name, files[name], mode)
+        write(layout.tls / name, files[name], mode)
+    if _ENCRYPTION in files:
+        write(layout.encryption, files[_ENCRYPTION], 0o600)
 
 
 def _key(password: str) -> str:
     return f"/bootstrap/{hashlib.sha256(password.encode()).hexdigest()[:12]}"
 
 
-def store(etcd: Etcd, layout: Layout, password: str) -> None:
+def store(etcd: Store, layout: Layout, password: str) -> None:
     """Keep the shared files in the store, encrypted with the token: a restore needs them."""
-    files = json.dumps(pack(layout.tls))
+    files = json.dumps(pack(layout))
     key = _key(password)
     output(*etcd.ctl_command("put", key), stdin=_crypt(files, password, "-e"))
 
 
-def keep(etcd: Etcd, layout: Layout, password: str) -> None:
-    """Store the shared files unless the store has them.
+def is_kept(etcd: Store, password: str) -> bool:
+    """Whether the store has the shared files.
 
     :raises FatalError: when they were encrypted with another token.
     """
     found = etcd.ctl("get", "/bootstrap/", "--prefix", "--keys-only").get("kvs", [])
     keys = [base64.b64decode(each["key"]).decode() for each in found]
-    if not keys:
-        store(etcd, layout, password)
-    elif _key(password) not in keys:
+    if keys and _key(password) not in keys:
         raise FatalError("bootstrap data already found and encrypted with different token")
+    return bool(keys)
+
+
+def keep(etcd: Store, layout: Layout, password: str) -> None:
+    """Store the shared files unless the store has them; raises as :func:`is_kept`."""
+    if not is_kept(etcd, password):
+        store(etcd, layout, password)
 
 
 def replace(etcd: Etcd, layout: Layout, old: str, new: str) -> None:
@@ -76,7 +111,7 @@ def replace(etcd: Etcd, layout: Layout, old: str, new: str) -> None:
     output(*etcd.ctl_command("del", _key(old)))
 
 
-def load(etcd: Etcd, password: str) -> dict[str, str]:
+def load(etcd: Store, password: str) -> dict[str, str]:
     """The shared files out of the store.
 
     :raises FatalError: when they were encrypted with another token.

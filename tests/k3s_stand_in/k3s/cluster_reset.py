@@ -57,7 +57,7 @@ def run(settings: Settings) -> None:
         etcd.start(children, force_new_cluster=True)
         if snapshot is not None:
             token = tokens.of_cluster(settings)
-            bootstrap.unpack(bootstrap.load(etcd, token.password), layout.tls)
+            bootstrap.unpack(bootstrap.load(etcd, token.password), layout)
             write(layout.server / "token", token.full(_authority(layout)) + "\n", 0o600)
     finally:
         children.stop()

@@ -109,19 +109,22 @@ class ControlPlane:
             )
             write(self.layout.server / f"cred/{name}.kubeconfig", text, 0o600)
 
+    def ensure_encryption(self) -> None:
+        """Make the key that encrypts Secrets, if they are to be, unless it is there."""
+        if self.layout.encryption.exists() or not self.settings.on("secrets-encryption"):
+            return
+        key = {"name": "aescbckey", "secret": base64.b64encode(os.urandom(32)).decode()}
+        resources = {
+            "resources": ["secrets"],
+            "providers": [{"aescbc": {"keys": [key]}}, {"identity": {}}],
+        }
+        kind = {"kind": "EncryptionConfiguration", "apiVersion": "apiserver.config.k8s.io/v1"}
+        write(self.layout.encryption, json.dumps(kind | {"resources": [resources]}), 0o600)
+
     def _encryption(self) -> list[str]:
         if not self.settings.on("secrets-encryption"):
             return []
-        file = self.layout.server / "cred/encryption-config.json"
-        if not file.exists():
-            key = {"name": "aescbckey", "secret": base64.b64encode(os.urandom(32)).decode()}
-            resources = {
-                "resources": ["secrets"],
-                "providers": [{"aescbc": {"keys": [key]}}, {"identity": {}}],
-            }
-            kind = {"kind": "EncryptionConfiguration", "apiVersion": "apiserver.config.k8s.io/v1"}
-            write(file, json.dumps(kind | {"resources": [resources]}), 0o600)
-        return [f"--encryption-provider-config={file}"]
+        return [f"--encryption-provider-config={self.layout.encryption}"]
 
     def _store(self) -> list[str]:
         settings, tls = self.settings, self.tls / "etcd"

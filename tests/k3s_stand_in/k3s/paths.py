@@ -32,6 +32,7 @@ class Layout:
         self.data = data_dir
         self.server = data_dir / "server"
         self.tls = self.server / "tls"
+        self.encryption = self.server / "cred/encryption-config.json"
         self.db = self.server / "db"
         self.etcd = self.db / "etcd"
         self.snapshots = self.db / "snapshots"

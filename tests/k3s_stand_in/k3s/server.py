@@ -57,6 +57,7 @@ class Server:
             or self.layout.embedded_etcd
         )
         self.etcd = None if external else Etcd(self.layout, self.name, self.address, embedded)
+        self.external = bootstrap.ExternalStore(settings)
         self.control_plane = ControlPlane(settings, self.name, self.address)
         self.token = Token("server", "")
         self.agent_token = Token("node", "")
@@ -66,6 +67,7 @@ class Server:
         cluster_reset.forget_flag(self.layout)
         initial_cluster = self._prepare()
         self.control_plane.ensure_certificates()
+        self.control_plane.ensure_encryption()
         write(self.layout.server / "cred/critical.json", json.dumps(self._critical()), 0o600)
         if self.etcd is not None:
             self.etcd.ensure_certificates()
@@ -76,6 +78,8 @@ class Server:
             if self.etcd.await_quorum(self.children):
                 bootstrap.keep(self.etcd, self.layout, self.token.password)
             tokens.write_files(self.layout, self.token, self.agent_token)
+        else:
+            bootstrap.keep(self.external, self.layout, self.token.password)
         self.control_plane.start(self.children)
         self.control_plane.write_kubeconfig()
         self._serve()
@@ -107,6 +111,9 @@ class Server:
             initial_cluster = self._join(url, token)
         else:
             token = tokens.of_cluster(self.settings)
+            if self.etcd is None and bootstrap.is_kept(self.external, token.password):
+                files = bootstrap.load(self.external, token.password)
+                bootstrap.unpack(files, self.layout)
         self.token = Token("server", token.password)
         self.control_plane.tls.mkdir(mode=0o700, parents=True, exist_ok=True)
         bootstrap.ensure_authorities(self.control_plane.tls)
@@ -122,10 +129,7 @@ class Server:
         try:
             client.verify()
             found = client.call("/v1-k3s/server-bootstrap", {"critical": self._critical()})
-            bootstrap.unpack(found["files"], self.control_plane.tls)
-            cred = self.layout.server / "cred/encryption-config.json"
-            if found.get("encryption"):
-                write(cred, found["encryption"], 0o600)
+            bootstrap.unpack(found["files"], self.layout)
             if self.etcd is None:
                 return ""
             wanted = {"name": self.etcd.name, "peer_url": self.etcd.peer_url}
@@ -189,11 +193,7 @@ class Server:
             )
         if self.etcd is not None and not self.etcd.embedded:
             raise RefusedError(400, "embedded etcd is disabled: expected cluster-init")
-        encryption = self.layout.server / "cred/encryption-config.json"
-        return {
-            "files": bootstrap.pack(self.control_plane.tls),
-            "encryption": encryption.read_text() if encryption.exists() else "",
-        }
+        return {"files": bootstrap.pack(self.layout)}
 
     def _add_member(self, request: dict[str, Any]) -> dict[str, Any]:
         if self.etcd is None:

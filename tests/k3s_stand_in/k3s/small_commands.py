@@ -17,7 +17,7 @@ def secrets_encrypt(arguments: list[str]) -> int:
     if arguments[:1] != ["status"]:
         raise FatalError("the stand-in knows secrets-encrypt status alone")
     settings = config.load("server", [])
-    file = settings.layout.server / "cred/encryption-config.json"
+    file = settings.layout.encryption
     if not file.exists():
         print("Encryption Status: Disabled, no configuration file found")
         return 0
