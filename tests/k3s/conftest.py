@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
+from cluster_life import STRATEGY, Life
 from k3s_nodes import real_artifacts
 from k3s_stand_in import artifacts, device_image
+from site_driver import Site
 
 from muster import paths
 from muster.emulator import EmulatedFleet
@@ -26,6 +28,7 @@ STAND_IN_VERSIONS = ("v1.20.2+k3s1", "v1.21.2+k3s1", "v1.22.2+k3s1")
 EMULATED = COLLECTION_ROOT / "inventories" / "emulated"
 
 MakeFleet = Callable[..., EmulatedFleet]
+MakeLife = Callable[..., Life]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -95,3 +98,34 @@ def make_k3s_fleet(k3s_image: str, tmp_path_factory: pytest.TempPathFactory) -> 
     yield make
     for fleet in made:
         fleet.down()
+
+
+@pytest.fixture(scope="module")
+def make_life(
+    make_k3s_fleet: MakeFleet,
+    k3s_artifacts: Path,
+    k3s_versions: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> MakeLife:
+    """Give a function that brings up a cluster with embedded etcd, of the first version.
+
+    Arguments: a short word for its name; devices by name, as a fleet document has them.
+    """
+    if len(k3s_versions) < 2:
+        pytest.skip("there is no second version: see K3S_UPGRADE_BINARY")
+
+    def make(word: str, devices: Mapping[str, Mapping[str, Any]]) -> Life:
+        fleet = make_k3s_fleet(word, devices)
+        folder = tmp_path_factory.mktemp(f"{word}-state")
+        made = Life(Site(fleet, folder, {}), k3s_artifacts, k3s_versions)
+        (folder / "strategy.yml").write_text(STRATEGY, encoding="utf-8")
+        made.set(
+            k3s_version=k3s_versions[0],
+            k3s_artifacts=str(k3s_artifacts),
+            k3s_server_datastore="etcd",
+            muster_device_runtime="k3s",
+        )
+        made.run("provision")
+        return made
+
+    return make

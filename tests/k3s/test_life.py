@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
-from cluster_life import STRATEGY, WITHOUT_THE_REST, Life, upgrade
-from conftest import MakeFleet
-from site_driver import Site
+from cluster_life import WITHOUT_THE_REST, Life, upgrade
+from conftest import MakeLife
 
 
 @pytest.fixture(scope="module")
-def life(
-    make_k3s_fleet: MakeFleet,
-    k3s_artifacts: Path,
-    k3s_versions: list[str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Life:
+def life(make_life: MakeLife) -> Life:
     """A server ``s1`` and the agents ``a1`` and ``a2``, provisioned."""
-    if len(k3s_versions) < 2:
-        pytest.skip("there is no second version: see K3S_UPGRADE_BINARY")
     agent = {"memory": "1GiB", "variables": {"k3s_role": "agent"}}
-    devices = {"s1": {"variables": {"k3s_role": "server"}}, "a1": agent, "a2": agent}
-    fleet = make_k3s_fleet("life", devices)
-    folder = tmp_path_factory.mktemp("life-state")
-    made = Life(Site(fleet, folder, {}), k3s_artifacts, k3s_versions)
-    (folder / "strategy.yml").write_text(STRATEGY, encoding="utf-8")
-    made.set(
-        k3s_version=k3s_versions[0],
-        k3s_artifacts=str(k3s_artifacts),
-        k3s_server_datastore="etcd",
-        muster_device_runtime="k3s",
-    )
-    made.run("provision")
-    return made
+    server = {"variables": {"k3s_role": "server"}}
+    return make_life("life", {"s1": server, "a1": agent, "a2": agent})
 
 
 def test_a_cluster_says_how_it_is(life: Life) -> None:

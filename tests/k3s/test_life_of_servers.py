@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from cluster_life import STRATEGY, Life, upgrade
-from conftest import MakeFleet
-from site_driver import Site
+from cluster_life import Life, upgrade
+from conftest import MakeLife
 
 SERVERS = ("s1", "s2", "s3")
 
 
 @pytest.fixture(scope="module")
-def life(
-    make_k3s_fleet: MakeFleet,
-    k3s_artifacts: Path,
-    k3s_versions: list[str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Life:
+def life(make_life: MakeLife) -> Life:
     """Three servers with embedded etcd, provisioned."""
-    if len(k3s_versions) < 2:
-        pytest.skip("there is no second version: see K3S_UPGRADE_BINARY")
-    devices = {name: {"variables": {"k3s_role": "server"}} for name in SERVERS}
-    fleet = make_k3s_fleet("servers", devices)
-    folder = tmp_path_factory.mktemp("servers-state")
-    made = Life(Site(fleet, folder, {}), k3s_artifacts, k3s_versions)
-    (folder / "strategy.yml").write_text(STRATEGY, encoding="utf-8")
-    made.set(
-        k3s_version=k3s_versions[0],
-        k3s_artifacts=str(k3s_artifacts),
-        muster_device_runtime="k3s",
-    )
-    made.run("provision")
-    return made
+    return make_life("servers", {name: {"variables": {"k3s_role": "server"}} for name in SERVERS})
 
 
 def assert_all_vote(life: Life) -> None:
