@@ -12,5 +12,5 @@ elif [ ! -x "$K3S_BINARY" ]; then
     printf 'expected an executable file as K3S_BINARY, got %s\n' "$K3S_BINARY" >&2
     exit 2
 fi
-# Three files at a time, also on two cores: nodes mostly wait for each other.
-pytest tests/k3s -q -n 3 --dist loadfile "$@"
+# Two files at a time: nodes mostly wait for each other.
+pytest tests/k3s -q -n 2 --dist loadfile "$@"
