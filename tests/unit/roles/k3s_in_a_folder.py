@@ -32,7 +32,7 @@ case "$1 $*" in
     ls "$3.d" >"$ROOT/dropins"
     echo usage ;;
 server*|agent*)
-    rm -f "$ROOT/state"
+    [ -e "$ROOT/beats-until-stopped" ] || rm -f "$ROOT/state"
     [ -z "$(config server)" ] || [ -e "$ROOT/refused" ] ||
         mkdir -p "$ROOT/var/lib/rancher/k3s/server/db/etcd/member/wal"
     case "{version} $(config snapshotter)" in
@@ -48,7 +48,10 @@ esac
 SYSTEMCTL = """#!/bin/sh
 echo "systemctl $*" >>"$ROOT/calls"
 case "$*" in
-"restart --no-block "*) sh "$ROOT/usr/local/bin/k3s" server; echo active >"$ROOT/active" ;;
+"stop "*)
+    [ ! -e "$ROOT/beats-until-stopped" ] ||
+        sed -i "s/@[^ ]*Z/@$(date -u +%FT%TZ)/" "$ROOT/state" ;;
+"start --no-block "*) sh "$ROOT/usr/local/bin/k3s" server; echo active >"$ROOT/active" ;;
 "show --property NRestarts"*) echo "NRestarts=$(cat "$ROOT/restarts")" ;;
 "disable --quiet --now"*) rm -f "$ROOT/active" "$ROOT/state" ;;
 is-active*) cat "$ROOT/active" 2>/dev/null || { echo inactive; exit 3; } ;;

@@ -83,7 +83,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def starts(run: Run) -> int:
-    return len(run.device.calls("restart --no-block"))
+    return len(run.device.calls("systemctl start --no-block"))
 
 
 def leftovers(run: Run) -> list[str]:
@@ -268,6 +268,15 @@ def test_a_node_that_is_never_ready_is_given_up(run: Run) -> None:
     assert done.returncode == 1
     assert "cam is not serving: the cluster does not tell of cam" in done.stderr
     assert f"K3s {OLD} does not come up either" in done.stderr
+
+
+def test_the_last_word_of_the_kubelet_that_ran_before_does_not_count(run: Run) -> None:
+    run.installed()
+    for each in ("never-ready", "beats-until-stopped"):
+        (run.device.root / each).touch()
+    done = run.bring_up(config="snapshotter: native\n", seconds=1)
+    assert done.returncode == 1
+    assert "cam is not serving: it was not heard of since its start" in done.stderr
 
 
 def test_a_learner_is_waited_for(run: Run) -> None:
