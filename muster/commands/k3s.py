@@ -28,7 +28,7 @@ from muster.k3s.cluster import Cluster, clusters, clusters_with, staying, strand
 from muster.k3s.session import Nodes, connected_nodes
 from muster.k3s.state import NodeState, look
 from muster.rollout import controller
-from muster.rollout.journal import open_journal
+from muster.rollout.journal import Journal, open_journal
 
 _STYLES = {Severity.OK: "", Severity.WARNING: "yellow", Severity.PROBLEM: "bold red"}
 
@@ -153,15 +153,18 @@ def restore(
     server, and the token of that time has to be there.
     """
     cluster, inventory, devices = _cluster(inventory_path, name)
-    _check_free(journal_url, inventory, devices)
     token = token_file.read_text(encoding="utf-8").strip() if token_file else None
-    with connected_nodes(devices) as nodes:
+    with (
+        _journal(journal_url, inventory, devices) as journal,
+        connected_nodes(devices) as nodes,
+    ):
         check_snapshot(nodes, cluster, snapshot_name, token_given=token is not None)
         question = (
             f"Take the cluster {cluster.name} back to {snapshot_name}, and lose what is newer?"
         )
         ask(yes or as_json, question)
-        operations.restore(nodes, cluster, snapshot_name, _say, token)
+        with journal.held("k3s restore", [device.name for device in devices]):
+            operations.restore(nodes, cluster, snapshot_name, _say, token)
     return _done(as_json, cluster=cluster.name, restored=snapshot_name)
 
 
@@ -211,12 +214,15 @@ def rotate_certificates(
     K3s restarts on each; the containers go on. It stops at the first that does not come back.
     """
     inventory = nodes_of(load_inventory(inventory_path, pattern))
-    _check_free(journal_url, inventory, inventory.devices)
-    ask(yes or as_json, f"Restart K3s on {counted(len(inventory.devices), 'node')}?")
-    with connected_nodes(inventory.devices) as nodes:
-        operations.rotate_certificates(
-            nodes, list(clusters(inventory.known).values()), inventory.names, _say
-        )
+    with _journal(journal_url, inventory, inventory.devices) as journal:
+        ask(yes or as_json, f"Restart K3s on {counted(len(inventory.devices), 'node')}?")
+        with (
+            journal.held("k3s rotate-certificates", inventory.names),
+            connected_nodes(inventory.devices) as nodes,
+        ):
+            operations.rotate_certificates(
+                nodes, list(clusters(inventory.known).values()), inventory.names, _say
+            )
     return _done(as_json, rotated=inventory.names)
 
 
@@ -235,11 +241,14 @@ def rotate_token(
     it if you want to go back to them.
     """
     cluster, inventory, devices = _cluster(inventory_path, name)
-    _check_free(journal_url, inventory, devices)
     lost = "; snapshots so far need the token of today, which nobody keeps"
-    ask(yes or as_json, f"Restart K3s on {counted(len(cluster.servers), 'server')}{lost}?")
-    with connected_nodes(devices) as nodes:
-        operations.rotate_token(nodes, cluster, _say)
+    with _journal(journal_url, inventory, devices) as journal:
+        ask(yes or as_json, f"Restart K3s on {counted(len(cluster.servers), 'server')}{lost}?")
+        with (
+            journal.held("k3s rotate-token", [device.name for device in devices]),
+            connected_nodes(devices) as nodes,
+        ):
+            operations.rotate_token(nodes, cluster, _say)
     return _done(as_json, cluster=cluster.name, rotated=True)
 
 
@@ -268,18 +277,18 @@ def reset(
     names = inventory.names
     if problems := stranded(found, names):
         raise InputError([f"{inventory.path}: {text}" for text in problems])
-    _check_free(journal_url, inventory, inventory.devices)
     ends = [c.name for c in found if not staying(c, names)]
     lost = f" The cluster {', '.join(ends)} ends with all that it holds." if ends else ""
-    ask(yes or as_json, f"Take K3s off {counted(len(names), 'device')}?{lost}")
     devices = {device.name: device for device in inventory.known}
     servers = [s.name for c in found for s in c.servers]
     reached = [devices[each] for each in dict.fromkeys([*names, *servers])]
-    with connected_nodes(reached) as nodes:
-        for cluster, each in operations.reset_order(found, names):
-            limit = None if no_drain else drain_seconds(devices[each], cluster)
-            operations.leave(nodes, cluster, each, names, drain_seconds=limit)
-            _say(f"{each}: nothing of K3s is left")
+    with _journal(journal_url, inventory, inventory.devices) as journal:
+        ask(yes or as_json, f"Take K3s off {counted(len(names), 'device')}?{lost}")
+        with journal.held("k3s reset", names), connected_nodes(reached) as nodes:
+            for cluster, each in operations.reset_order(found, names):
+                limit = None if no_drain else drain_seconds(devices[each], cluster)
+                operations.leave(nodes, cluster, each, names, drain_seconds=limit)
+                _say(f"{each}: nothing of K3s is left")
     return _done(as_json, reset=names)
 
 
@@ -299,12 +308,14 @@ def _status(text: str) -> Iterator[Callable[[str], None]]:
         yield lambda told: shown.update(told)
 
 
-def _check_free(journal_url: str | None, inventory: Inventory, devices: Sequence[Device]) -> None:
-    """Leave alone what a rollout is at work on."""
-    with open_journal(journal_url) as journal:
+@contextmanager
+def _journal(url: str | None, inventory: Inventory, devices: Sequence[Device]) -> Iterator[Journal]:
+    """The journal; no unfinished rollout in it counts on what the devices hold."""
+    with open_journal(url) as journal:
         controller.check_in_no_rollout(
             journal, dataclasses.replace(inventory, devices=tuple(devices))
         )
+        yield journal
 
 
 def _cluster(path: Path, name: str | None) -> tuple[Cluster, Inventory, list[Device]]:

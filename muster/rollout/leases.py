@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,10 @@ class LeaseLostError(MusterError):
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to drive one model on a set of devices; ``owner`` is ``user@host``."""
+    """The right to drive one model on a set of devices; ``owner`` is ``user@host``.
+
+    :param rollout: the rollout, or what else is done there.
+    """
 
     token: str
     rollout: str
@@ -58,17 +63,51 @@ class Leases:
 
         :raises LeaseHeldError: somebody else holds one of the devices; the message says who.
         """
-        lease = Lease(uuid.uuid4().hex, rollout.id, owner_here())
+        return self._acquire(rollout.model, rollout.id, devices)
+
+    @contextmanager
+    def held(self, work: str, devices: Sequence[str]) -> Iterator[None]:
+        """Keep all others away from devices while something is done that is no rollout.
+
+        :param work: what is done, for those who are kept away; at most 40 characters.
+        :raises LeaseHeldError: somebody is at work on one of the devices; the message says who.
+        :raises LeaseLostError: at the end, when somebody else took them meanwhile.
+        """
+        lease, over = self._acquire(DEVICE, work, devices), threading.Event()
+        lost: list[LeaseLostError] = []
+
+        def keep() -> None:
+            while not (lost or over.wait(LEASE_SECONDS / 6)):
+                try:
+                    self.heartbeat(lease)
+                except LeaseLostError as error:
+                    lost.append(error)
+                except sa.exc.SQLAlchemyError:
+                    continue  # the database may be back before the lease ends
+
+        beats = threading.Thread(target=keep, daemon=True)
+        beats.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beats.join()
+            self.release(lease)
+        if lost:
+            raise lost[0]
+
+    def _acquire(self, model: str, work: str, devices: Sequence[str]) -> Lease:
+        lease = Lease(uuid.uuid4().hex, work, owner_here())
         try:
             with self._writer.begin() as connection:
                 database.lock_leases(connection)
                 now = database.clock(connection)
-                for token in self._tokens_to_take(connection, rollout.model, set(devices), now):
+                for token in self._tokens_to_take(connection, model, set(devices), now):
                     _drop_lease(connection, token)
                 connection.execute(
                     sa.insert(LEASES).values(
                         token=lease.token,
-                        rollout=rollout.id,
+                        rollout=work,
                         owner=lease.owner,
                         host=_host(),
                         pid_space=_pid_space(),
@@ -81,13 +120,13 @@ class Leases:
                     connection.execute(
                         sa.insert(LEASED_DEVICES),
                         [
-                            {"model": rollout.model, "device": device, "token": lease.token}
+                            {"model": model, "device": device, "token": lease.token}
                             for device in devices
                         ],
                     )
         except sa.exc.IntegrityError as error:  # somebody was faster, between our read and write
             raise LeaseHeldError(
-                f"{rollout.model}: another controller took some of the devices at this moment"
+                f"{model}: another controller took some of the devices at this moment"
             ) from error
         return lease
 
@@ -108,7 +147,7 @@ class Leases:
             if row.expires > now and not _is_dead_here(row):
                 raise LeaseHeldError(
                     f"{row.model} on {row.device} is held by {row.owner} "
-                    f"(process {row.pid} on {row.host}) for rollout {row.rollout}; "
+                    f"(process {row.pid} on {row.host}) for {row.rollout}; "
                     f"the lease runs for {row.expires - now:.0f} s more unless renewed"
                 )
             tokens.add(row.token)
@@ -127,7 +166,7 @@ class Leases:
             )
         if done.rowcount != 1:
             raise LeaseLostError(
-                f"rollout {lease.rollout}: another controller took over; this one stops here"
+                f"{lease.rollout}: another controller took over; this one stops here"
             )
 
     def release(self, lease: Lease) -> None:

@@ -23,6 +23,8 @@ from muster.k3s.state import NodeState
 from muster.planning import Plan
 from muster.rollout.controller import Prepared
 from muster.rollout.decide import Next
+from muster.rollout.journal import open_journal
+from muster.rollout.leases import LeaseHeldError
 from muster.rollout.machine import DeviceState
 from muster.strategy import Strategy
 from muster.tasks import CONFIGURE, DEVICE, Task
@@ -182,6 +184,40 @@ def test_nothing_is_stopped_for_a_snapshot_that_can_t_be_restored(
     assert nodes.sent["s1 restore"]["token"] == "K10abc::server:hidden"
     captured = capsys.readouterr()
     assert "hidden" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["restore", "before"], ["rotate-certificates"], ["rotate-token"], ["reset", "--no-drain"]],
+)
+def test_nodes_that_somebody_is_at_work_on_are_left_alone(
+    inventory: Described, nodes: Nodes, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes.answers["s1 snapshots"] = [snapshots(True)]
+    with open_journal() as journal, journal.held("an upgrade", ["a2"]):
+        assert run(["k3s", *command, "-y"]) == 1
+    assert "for an upgrade" in capsys.readouterr().err
+    assert set(nodes.told) <= {"s1 snapshots"}
+
+
+def test_nobody_else_gets_nodes_that_are_at_work(
+    inventory: Described, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, held = nodes.tell, []
+
+    def told(*given: Any) -> Mapping[str, Any]:
+        with (
+            open_journal() as journal,
+            pytest.raises(LeaseHeldError),
+            journal.held("a reset", ["a1"]),
+        ):
+            pytest.fail("it is at work")
+        held.append(given)
+        return tell(*given)
+
+    monkeypatch.setattr(nodes, "tell", told)
+    assert run(["k3s", "rotate-certificates", "a1", "-y"]) == 0
+    assert len(held) == 2
 
 
 def test_a_server_that_is_silent_keeps_a_restore_from_beginning(

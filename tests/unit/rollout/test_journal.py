@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,49 @@ def test_a_lease_keeps_a_second_controller_away_and_names_the_first(drill: Drill
     drill.journal.release(drill.journal.acquire(other_model, names))
     drill.journal.release(lease)
     drill.journal.acquire(snapshot.rollout, names)
+
+
+def test_work_that_is_no_rollout_keeps_rollouts_away_for_as_long_as_it_takes(
+    drill: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = drill.prepare(SimulatedFleet(drill.devices(2)), strategy())
+    monkeypatch.setattr(leases_module, "LEASE_SECONDS", 3.0)
+    beats = threading.Semaphore(0)
+    heartbeat = drill.journal.heartbeat
+    monkeypatch.setattr(
+        drill.journal, "heartbeat", lambda lease: (heartbeat(lease), beats.release())
+    )
+    with drill.journal.held("k3s restore", ["d0000"]):
+        for _ in range(8):  # longer than the lease itself
+            assert beats.acquire(timeout=20)
+        with pytest.raises(LeaseHeldError, match=f"process {os.getpid()}.*for k3s restore"):
+            drill.journal.acquire(snapshot.rollout, ["d0000", "d0001"])
+        drill.journal.release(drill.journal.acquire(snapshot.rollout, ["d0001"]))
+    lease = drill.journal.acquire(snapshot.rollout, ["d0000"])
+    with (
+        pytest.raises(LeaseHeldError, match=snapshot.rollout.id),
+        drill.journal.held("k3s reset", ["d0000"]),
+    ):
+        pytest.fail("a rollout is at work there")
+    drill.journal.release(lease)
+
+
+def test_work_tells_that_somebody_else_took_its_devices(
+    drill: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+
+    def lost(_lease: object) -> None:
+        told.set()
+        raise LeaseLostError("another controller took over")
+
+    monkeypatch.setattr(leases_module, "LEASE_SECONDS", 0.06)
+    monkeypatch.setattr(drill.journal, "heartbeat", lost)
+    with (
+        pytest.raises(LeaseLostError, match="took over"),
+        drill.journal.held("k3s reset", ["d0000"]),
+    ):
+        assert told.wait(20)
 
 
 def test_an_expired_lease_is_taken_over_and_its_owner_stops(
