@@ -174,7 +174,7 @@ class LiveTable:
 def draw(view: View, rollout: RolloutRecord, width: int) -> RenderableType:
     """Draw what the live display shows, on a screen of so many columns."""
     head = Text.assemble(
-        f"{rollout.kind} {rollout.id}  {'' if rollout.is_task else rollout.model + ' '}",
+        f"{rollout.command} {rollout.id}  {'' if rollout.is_task else rollout.model + ' '}",
         (rollout.about if rollout.is_task else rollout.release_id, "bold"),
         "  ",
         styled(view.state),

@@ -285,7 +285,8 @@ def strategy_of_task(path: Path | None) -> Strategy:
 
 def show_plan(console: Console, prepared: Prepared, task: Task) -> None:
     """Show what a task will do to which devices."""
-    console.print(Text.assemble((task.kind, "bold"), f"  {task.id}"))
+    number = task.id.removeprefix(f"{task.action}-")
+    console.print(Text.assemble((task.kind, "bold"), f"  {number}"))
     table = plain_table("wave", "device", "kind", "")
     for wave in prepared.plan.waves:
         soak = f", soak {wave.soak:.0f} s" if wave.soak else ""

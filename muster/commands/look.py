@@ -187,7 +187,7 @@ def _show_status(
     if newest is not None:
         console.print(
             Text.assemble(
-                f"\nnewest {newest.kind} {newest.id}: {newest.release_id}  ",
+                f"\nnewest {newest.command} {newest.id}: {newest.release_id}  ",
                 styled(newest.state.value),
                 f"  {newest.reason}",
             ),
@@ -261,13 +261,17 @@ def _list_rollouts(records: list[RolloutRecord], as_json: bool) -> None:
     for r in records:
         table.add_row(
             r.id,
-            f"{r.kind} of {r.about}" if r.is_task else r.about,
+            _what(r),
             styled(r.state.value),
             "" if r.exit_code is None else str(r.exit_code),
             f"{r.updated - r.created:.0f} s",
-            Text(f"{r.kind} by {r.controller}: {r.reason}", style="dim"),
+            Text(f"{r.command} by {r.controller}: {r.reason}", style="dim"),
         )
     make_console().print(table)
+
+
+def _what(record: RolloutRecord) -> str:
+    return f"{record.command} of {record.about}" if record.is_task else record.about
 
 
 def _tell_device(
@@ -301,11 +305,11 @@ def _tell_device(
         table.add_row(
             time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created)),
             record.id,
-            f"{record.model} {record.release_id}",
+            _what(record),
             "-" if own.wave is None else str(own.wave + 1),
             styled(own.state.value),
             styled(record.state.value),
-            Text(f"{record.kind}: {own.reason}" if own.reason else record.kind, style="dim"),
+            Text(f"{record.command}: {own.reason}" if own.reason else record.command, style="dim"),
         )
     make_console().print(table)
 

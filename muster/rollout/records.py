@@ -50,6 +50,11 @@ class RolloutRecord:
         return self.model == DEVICE
 
     @property
+    def command(self) -> str:
+        """Which command of ``muster`` started it, for people."""
+        return self.kind.replace("_", "-")
+
+    @property
     def about(self) -> str:
         """What it is about, for people: model and release, or the devices of a task."""
         return (self.limit or "all devices") if self.is_task else f"{self.model} {self.release_id}"
