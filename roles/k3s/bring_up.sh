@@ -7,6 +7,15 @@ MEMBER=/var/lib/rancher/k3s/server/db/etcd/member
 # so many starts that fail, and it won't come up
 ATTEMPTS=4
 
+sum_of() { sha256sum "$1" 2>/dev/null | cut -d ' ' -f 1; }
+
+# clear_staged SHA256: what a run that was cut off has staged is not to be checked as new, nor to be placed
+clear_staged() {
+	rm -f "$(staged "$CONFIG")" "$DROPINS"/.*.muster-new
+	[ "$(sum_of $BINARY)" != "$1" ] || [ "$(sum_of "$(staged $BINARY)")" = "$1" ] ||
+		rm -f "$(staged $BINARY)"
+}
+
 # K3s itself reads the new documents, with the new binary, and starts nothing.
 check_configuration() {
 	folder=$(mktemp -d /run/muster-k3s.XXXXXX) || return 1
@@ -33,12 +42,10 @@ check_configuration() {
 # binary_in_place SHA256: an earlier run may have come so far already
 binary_in_place() {
 	if [ -e "$(staged $BINARY)" ]; then
-		found=$(sha256sum "$(staged $BINARY)" | cut -d ' ' -f 1)
-		[ "$found" = "$1" ] || fail "the binary that waits is another one now, nothing was replaced"
+		[ "$(sum_of "$(staged $BINARY)")" = "$1" ] || fail "the binary that waits is another one now, nothing was replaced"
 		put_in_place $BINARY
 	else
-		found=$(sha256sum $BINARY | cut -d ' ' -f 1)
-		[ "$found" = "$1" ] || fail "expected a new binary, none waits"
+		[ "$(sum_of $BINARY)" = "$1" ] || fail "expected a new binary, none waits"
 	fi
 }
 

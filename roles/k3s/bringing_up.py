@@ -190,6 +190,7 @@ def bring_up_script(
         executable = quote(BINARY) if replaced else ""
         every = " ".join(part for part in (executable, paths, gone) if part)
         lines = [
+            f"clear_staged {bringing.binary}",
             *staging,
             f"keep {every}",
             f'[ -z "{executable}" ] || binary_in_place {bringing.binary}',

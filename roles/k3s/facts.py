@@ -205,17 +205,24 @@ class Serving(FactBase[str]):
 
 
 class DropIns(FactBase[list[str]]):
-    """Paths of the files in ``config.yaml.d`` that the role has written."""
+    """Paths of the files in ``config.yaml.d`` that the role has written.
+
+    Among them those that are gone but kept: their removal was begun, and never found to work.
+    """
 
     def command(self) -> str:
-        return "ls -d /etc/rancher/k3s/config.yaml.d/50-muster-*.yaml 2>/dev/null; true"
+        return (
+            "cd /etc/rancher/k3s/config.yaml.d 2>/dev/null &&"
+            " ls -d 50-muster-*.yaml .50-muster-*.yaml.muster-before 2>/dev/null; true"
+        )
 
     @staticmethod
     def default() -> list[str]:
         return []
 
     def process(self, output: list[str]) -> list[str]:
-        return list(output)
+        names = {line.removeprefix(".").removesuffix(".muster-before") for line in output}
+        return [f"/etc/rancher/k3s/config.yaml.d/{name}" for name in sorted(names)]
 
 
 class StoreSums(FactBase[str]):

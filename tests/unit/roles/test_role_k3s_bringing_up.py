@@ -316,6 +316,41 @@ def test_a_drop_in_that_nobody_wants_any_more_goes(run: Run) -> None:
     assert (run.device.root / "dropins").read_text().split() == ["90-own.yaml"]
 
 
+def test_a_removal_that_was_cut_off_before_the_start_is_finished(run: Run) -> None:
+    run.installed()
+    kept = kept_path("/etc/rancher/k3s/config.yaml.d/50-muster-a.yaml")
+    run.device.write(kept, "lb-server-port: 6555\n")
+    assert run.bring_up().returncode == 0
+    assert starts(run) == 1
+    assert leftovers(run) == []
+    assert run.bring_up() is None
+
+
+def test_what_a_run_that_was_cut_off_has_staged_is_not_checked_as_new(run: Run) -> None:
+    run.installed()
+    run.device.write("/etc/rancher/k3s/.config.yaml.muster-new", "lb-server-port: many\n")
+    folder = "/etc/rancher/k3s/config.yaml.d"
+    run.device.write(f"{folder}/.50-muster-a.yaml.muster-new", "unheard-of: 1\n")
+    run.device.write(f"{folder}/50-muster-b.yaml", "debug: 1\n")
+    run.stage(NEW, "#!/bin/sh\necho Unknown flag >&2\n")
+    done = run.bring_up()
+    assert done.returncode == 0, done.stderr
+    assert run.device.path(BINARY).read_text() == binary(OLD)
+    assert leftovers(run) == []
+
+
+def test_a_binary_that_another_run_has_staged_does_not_keep_one_from_being_finished(
+    run: Run,
+) -> None:
+    run.installed()
+    run.device.path(kept_path(BINARY)).write_text(binary(NEW))
+    run.stage(NEW)
+    done = run.bring_up()
+    assert done.returncode == 0, done.stderr
+    assert run.device.path(BINARY).read_text() == binary(OLD)
+    assert leftovers(run) == []
+
+
 # Servers one after the other
 
 
