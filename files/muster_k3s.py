@@ -27,6 +27,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
+import zipfile
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 NAMESPACE = "muster"
@@ -56,6 +58,7 @@ COMMAND_SECONDS = 60.0
 SERVICE_SECONDS = 300.0  # a server on an SD card takes its time to start
 WORK_SECONDS = 600.0  # a snapshot, a restore
 POLL_SECONDS = 2.0
+LOGGED = re.compile(r'^time="[^"]*" level=\w+ msg=')
 SQLITE = ".sqlite"
 RESET_ROUNDS = 20
 RESET_PAUSE = 0.2
@@ -119,8 +122,12 @@ def execute(
 
 
 def last_line(text: str) -> str:
-    """Return the last line of what a command said, short enough for a message."""
-    return (text.strip().splitlines() or ["no message"])[-1].strip()[:300]
+    """Return the last line of what a command said, short enough for a message.
+
+    Of K3s's own lines it is the message alone, without time and level before it.
+    """
+    line = (text.strip().splitlines() or ["no message"])[-1].strip()
+    return LOGGED.sub("", line)[:500]
 
 
 def read_text(path: str) -> str:
@@ -721,6 +728,60 @@ def _copy_sqlite(host: Host, name: str) -> None:
         raise Failure("snapshot_failed", "copying state.db: %s" % error) from None
 
 
+def check_snapshot(host: Host, given: Any) -> dict[str, Any]:
+    """Find out whether a snapshot is whole, as far as it tells."""
+    name = text(fields(given, "snapshot"), "snapshot", SNAPSHOT)
+    path = host.at(os.path.join(SNAPSHOTS, name))
+    if not os.path.isfile(path):
+        raise Failure("no_snapshot", "there is no snapshot %s here" % name)
+    problem = _sqlite_problem(path) if name.endswith(SQLITE) else _etcd_problem(path)
+    if problem:
+        raise Failure("broken_snapshot", "the snapshot %s is broken: %s" % (name, problem))
+    return {"snapshot": name}
+
+
+def _sqlite_problem(path: str) -> str:
+    try:
+        import sqlite3
+    except ImportError:
+        return "python3 has no sqlite3 to read it with: install python3"
+    try:
+        uri = "file:%s?mode=ro&immutable=1" % urllib.parse.quote(path)
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+            (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'kine'").fetchone()
+    except sqlite3.Error as error:
+        return str(error)
+    if said != "ok":
+        return str(said)
+    return "" if found else "it has no table `kine`, where K3s keeps what it knows"
+
+
+def _etcd_problem(path: str) -> str:
+    """etcd appends the SHA-256 of the database, whose size is a multiple of 512 bytes, to it."""
+    if path.endswith(".zip"):  # with etcd-snapshot-compress
+        try:
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+        except (zipfile.BadZipFile, EOFError) as error:
+            return str(error)
+        return "%s in it has another checksum" % broken if broken else ""
+    size, digest = os.path.getsize(path), hashlib.sha256()
+    if not size:
+        return "it is empty"
+    if size % 512 == 0:  # a copy of the database itself, which tells nothing
+        return ""
+    if size % 512 != digest.digest_size:
+        return "it was cut off at %d bytes" % size
+    left = size - digest.digest_size
+    with open(path, "rb") as file:
+        while left:
+            data = file.read(min(left, 1 << 20))
+            digest.update(data)
+            left -= len(data)
+        return "" if file.read() == digest.digest() else "it has another checksum than it says"
+
+
 def restore(host: Host, given: Any) -> dict[str, Any]:
     """Make this server's datastore what a snapshot holds, with K3s stopped.
 
@@ -731,8 +792,7 @@ def restore(host: Host, given: Any) -> dict[str, Any]:
     name = text(known, "snapshot", SNAPSHOT)
     secret = text(known, "token", SECRET) if known.get("token") else ""
     path = os.path.join(SNAPSHOTS, name)
-    if not os.path.isfile(host.at(path)):
-        raise Failure("no_snapshot", "there is no snapshot %s here" % name)
+    check_snapshot(host, {"snapshot": name})
     if not secret and not read_text(host.at(TOKEN)).strip():
         told = "the token is not kept here, and a snapshot is of no use without it: give it"
         raise Failure("no_token", told)
@@ -1158,6 +1218,7 @@ VERBS: dict[str, Callable[[Host, Any], dict[str, Any]]] = {
     "rotate-certificates": rotate_certificates,
     "snapshot": snapshot,
     "snapshots": snapshots,
+    "check-snapshot": check_snapshot,
     "restore": restore,
     "put-datastore-aside": put_datastore_aside,
     "take-datastore-back": take_datastore_back,

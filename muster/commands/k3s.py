@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -163,7 +164,7 @@ def restore(
             f"Take the cluster {cluster.name} back to {snapshot_name}, and lose what is newer?"
         )
         ask(yes or as_json, question)
-        with journal.held("k3s restore", [device.name for device in devices]):
+        with _at_work(journal, "k3s restore", [device.name for device in devices]):
             operations.restore(nodes, cluster, snapshot_name, _say, token)
     return _done(as_json, cluster=cluster.name, restored=snapshot_name)
 
@@ -198,6 +199,9 @@ def check_snapshot(nodes: Nodes, cluster: Cluster, name: str, *, token_given: bo
         raise InputError(
             f"{name}: the token was changed since; expected --token-file with the one of that time"
         )
+    reply = nodes.ask([first], "check-snapshot", {"snapshot": name}, operations.WORK_SECONDS)[first]
+    if reply.error:
+        raise InputError(f"{first}: {reply.error}")
 
 
 @k3s.command(name="rotate-certificates")
@@ -217,7 +221,7 @@ def rotate_certificates(
     with _journal(journal_url, inventory, inventory.devices) as journal:
         ask(yes or as_json, f"Restart K3s on {counted(len(inventory.devices), 'node')}?")
         with (
-            journal.held("k3s rotate-certificates", inventory.names),
+            _at_work(journal, "k3s rotate-certificates", inventory.names),
             connected_nodes(inventory.devices) as nodes,
         ):
             operations.rotate_certificates(
@@ -245,7 +249,7 @@ def rotate_token(
     with _journal(journal_url, inventory, devices) as journal:
         ask(yes or as_json, f"Restart K3s on {counted(len(cluster.servers), 'server')}{lost}?")
         with (
-            journal.held("k3s rotate-token", [device.name for device in devices]),
+            _at_work(journal, "k3s rotate-token", [device.name for device in devices]),
             connected_nodes(devices) as nodes,
         ):
             operations.rotate_token(nodes, cluster, _say)
@@ -284,7 +288,7 @@ def reset(
     reached = [devices[each] for each in dict.fromkeys([*names, *servers])]
     with _journal(journal_url, inventory, inventory.devices) as journal:
         ask(yes or as_json, f"Take K3s off {counted(len(names), 'device')}?{lost}")
-        with journal.held("k3s reset", names), connected_nodes(reached) as nodes:
+        with _at_work(journal, "k3s reset", names), connected_nodes(reached) as nodes:
             for cluster, each in operations.reset_order(found, names):
                 limit = None if no_drain else drain_seconds(devices[each], cluster)
                 operations.leave(nodes, cluster, each, names, drain_seconds=limit)
@@ -316,6 +320,28 @@ def _journal(url: str | None, inventory: Inventory, devices: Sequence[Device]) -
             journal, dataclasses.replace(inventory, devices=tuple(devices))
         )
         yield journal
+
+
+@contextmanager
+def _at_work(journal: Journal, work: str, names: Sequence[str]) -> Iterator[None]:
+    """Keep others away from nodes; who is told to end meanwhile has time to leave them well."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    # without a terminal, or with one that is gone, all of them mean the same
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with journal.held(work, names):
+            yield
+    except KeyboardInterrupt:
+        raise MusterError(
+            "interrupted: a node does what it was told last to its end; see `muster k3s status`,"
+            " and run this again"
+        ) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _cluster(path: Path, name: str | None) -> tuple[Cluster, Inventory, list[Device]]:

@@ -3,13 +3,14 @@ minded, and what can be taken back is taken back."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from muster.errors import MusterError
 from muster.k3s.cluster import Cluster, leaving_problem, staying
 from muster.k3s.naming import node_name
-from muster.k3s.session import NodeError, Reply
+from muster.k3s.session import NO_PROGRAM, UNREACHABLE, NodeError, Reply
 
 START_SECONDS = 300.0
 """How long a node may take until it is Ready again."""
@@ -17,6 +18,9 @@ WORK_SECONDS = 700.0
 """Bound of one piece of work on a node, with its waiting."""
 MARGIN_SECONDS = 90.0
 """Beside the time that a drain itself may take: to connect, and to undo it."""
+
+BUSY_ROUNDS, BUSY_SECONDS = 30, 2.0
+"""How often, and after which pause, a node is asked again that is at work."""
 
 Say = Callable[[str], None]
 
@@ -89,21 +93,30 @@ def restore(
     """Take a cluster back to what a snapshot holds, which lies on its first server.
 
     :param token: the cluster's token of that time, None if it is the one that the server keeps.
-    :raises MusterError: it was not possible; where nothing was restored, all servers run as before.
+    :raises MusterError: it was not possible, or was interrupted; where nothing was restored, all
+        servers run as before.
     """
     first, others = cluster.first.name, [server.name for server in cluster.servers[1:]]
     stopped: list[str] = []
+    restoring = False
     try:
         for name in (*others, first):
             stopped.append(name)  # one that did not answer may have stopped
             nodes.tell(name, "stop", {}, WORK_SECONDS)
         say("K3s is stopped on all servers; what runs on the nodes goes on")
         document = {"snapshot": snapshot, **({"token": token} if token else {})}
+        restoring = True
         nodes.tell(first, "restore", document, WORK_SECONDS)
-    except NodeError as error:
+    except (NodeError, KeyboardInterrupt) as error:
+        if restoring and getattr(error, "code", NO_PROGRAM) in (UNREACHABLE, NO_PROGRAM):
+            # The others would revive the old cluster beside the restored one.
+            raise MusterError(
+                f"{_why(error)}; whether {first} has restored is not known, so K3s stays stopped on"
+                f" {', '.join(stopped)}: run this again"
+            ) from None
         left = _start_again(nodes, [first, *others], stopped)
         told = f"these do not run: {', '.join(left)}" if left else "all servers run as before"
-        raise MusterError(f"{error}; {told}") from None
+        raise MusterError(f"{_why(error)}; {told}") from None
     say(f"{first}: {snapshot} is restored")
     done: list[str] = []
     try:
@@ -121,20 +134,30 @@ def restore(
                 joining = {"token": nodes.tell(first, "token")["token"]}
             done.append(name)
             say(f"{name}: is in the restored cluster")
-    except NodeError as error:
+    except (NodeError, KeyboardInterrupt) as error:
         left = [name for name in (first, *others) if name not in done]
         told = (
             f"restored, but not up yet: {', '.join(left)}; what they held before is kept in"
             " /var/lib/rancher/k3s/server; mend it, then run this again"
         )
-        raise MusterError(f"{error}; {told}") from None
+        raise MusterError(f"{_why(error)}; {told}") from None
+
+
+def _why(error: BaseException) -> str:
+    return str(error) or "interrupted"
 
 
 def _start_again(nodes: Asked, order: Sequence[str], stopped: Collection[str]) -> list[str]:
-    names = [name for name in order if name in stopped]
-    # Together: a server of etcd does not come up before most of them do.
-    replies = nodes.ask(names, "start", {}, WORK_SECONDS)
-    return [name for name in names if replies[name].error]
+    """Start servers; returns those that did not."""
+    left = [name for name in order if name in stopped]
+    for _ in range(BUSY_ROUNDS):
+        # Together: a server of etcd does not come up before most of them do.
+        replies = nodes.ask(left, "start", {}, WORK_SECONDS)
+        left = [name for name in left if replies[name].error]
+        if not any(replies[name].code == "busy" for name in left):
+            break
+        time.sleep(BUSY_SECONDS)  # it does to its end what it was told before
+    return left
 
 
 def reset_order(clusters: Sequence[Cluster], names: Collection[str]) -> list[tuple[Cluster, str]]:

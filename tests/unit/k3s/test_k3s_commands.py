@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,7 +200,38 @@ def test_nodes_that_somebody_is_at_work_on_are_left_alone(
     with open_journal() as journal, journal.held("an upgrade", ["a2"]):
         assert run(["k3s", *command, "-y"]) == 1
     assert "for an upgrade" in capsys.readouterr().err
-    assert set(nodes.told) <= {"s1 snapshots"}
+    assert set(nodes.told) <= {"s1 snapshots", "s1 check-snapshot"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_who_is_told_to_end_says_what_to_do(
+    inventory: Described,
+    nodes: Nodes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    before = signal.getsignal(number)
+
+    def tell(*_given: Any) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(20)
+
+    monkeypatch.setattr(nodes, "tell", tell)
+    assert run(["k3s", "rotate-certificates", "a1", "-y"]) == 1
+    assert "interrupted: a node does what it was told last" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+    with open_journal() as journal, journal.held("a reset", ["a1"]):
+        pass  # the nodes are free
+
+
+def test_a_broken_snapshot_keeps_a_restore_from_beginning(
+    inventory: Described, nodes: Nodes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes.answers["s1 snapshots"] = [snapshots(True)]
+    nodes.fails = {("s1", "check-snapshot"): "broken_snapshot"}
+    assert run(["k3s", "restore", "before", "-y"]) == 2
+    assert nodes.told == ["s1 snapshots", "s1 check-snapshot"]
 
 
 def test_nobody_else_gets_nodes_that_are_at_work(

@@ -148,6 +148,50 @@ def test_a_restore_that_fails_early_starts_all_again(fails: tuple[str, str]) -> 
     assert not any("aside" in call for call in nodes.told)
 
 
+class Interrupted(Nodes):
+    """Nodes that a person interrupts in the middle of something."""
+
+    def __init__(self, name: str, verb: str) -> None:
+        super().__init__()
+        self.at = f"{name} {verb}"
+
+    def tell(self, name: str, verb: str, *given: Any) -> Mapping[str, Any]:
+        told = super().tell(name, verb, *given)
+        if f"{name} {verb}" == self.at:
+            raise KeyboardInterrupt
+        return told
+
+
+def test_a_restore_that_is_interrupted_early_starts_all_again() -> None:
+    nodes = Interrupted("s3", "stop")
+    with pytest.raises(MusterError, match="interrupted; all servers run as before"):
+        operations.restore(nodes, CLUSTER, "before", say)
+    assert nodes.told == ["s2 stop", "s3 stop", "s2 start", "s3 start"]
+
+
+def test_a_server_that_still_stops_is_started_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = Interrupted("s2", "stop")
+    nodes.fails = {("s2", "start"): "busy"}
+    monkeypatch.setattr(operations.time, "sleep", lambda _seconds: nodes.fails.clear())
+    with pytest.raises(MusterError, match="all servers run as before"):
+        operations.restore(nodes, CLUSTER, "before", say)
+    assert nodes.told == ["s2 stop", "s2 start", "s2 start"]
+
+
+def test_the_old_cluster_is_not_revived_where_the_restored_one_may_be() -> None:
+    away = Nodes({("s1", "restore"): "unreachable"})
+    for nodes in (Interrupted("s1", "restore"), away):
+        with pytest.raises(MusterError, match=r"not known.*stopped on s2, s3, s1: run this again"):
+            operations.restore(nodes, CLUSTER, "before", say)
+        assert not any(call.endswith("start") for call in nodes.told)
+
+
+def test_who_is_not_up_after_an_interrupted_restore_is_named() -> None:
+    nodes = Interrupted("s2", "start")
+    with pytest.raises(MusterError, match="interrupted; restored, but not up yet: s2, s3"):
+        operations.restore(nodes, CLUSTER, "before", say)
+
+
 def test_a_server_that_does_not_start_again_is_named() -> None:
     nodes = Nodes({("s1", "restore"): "restore_failed", ("s2", "start"): "service_failed"})
     with pytest.raises(MusterError, match="these do not run: s2"):

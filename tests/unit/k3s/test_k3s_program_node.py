@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import zipfile
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,7 +157,7 @@ def test_a_snapshot_of_sqlite_is_a_copy(server: Node) -> None:
 def test_there_is_always_a_sqlite(server: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     server.at("/var/lib/rancher/k3s/server/db/etcd").rmdir()
     database = server.write("/var/lib/rancher/k3s/server/db/state.db", "now")
-    server.write("/var/lib/rancher/k3s/server/db/snapshots/x.sqlite", "then")
+    then = sqlite_of(server, "x").read_bytes()
     server.do("stop")
     rename = program.os.replace
     found: list[str] = []
@@ -167,8 +168,71 @@ def test_there_is_always_a_sqlite(server: Node, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(program.os, "replace", replace)
     server.do("restore", snapshot="x.sqlite")
-    assert (found, database.read_text()) == (["now"], "then")
+    assert (found, database.read_bytes()) == (["now"], then)
     assert [path.read_text() for path in database.parent.glob("state.db-old-*")] == ["now"]
+
+
+def sqlite_of(server: Node, name: str) -> Path:
+    """A snapshot as of a cluster with SQLite."""
+    file = server.write(f"/var/lib/rancher/k3s/server/db/snapshots/{name}.sqlite", "")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE kine (name TEXT)")
+        rows = [(f"{i:0200}",) for i in range(100)]
+        connection.executemany("INSERT INTO kine VALUES (?)", rows)
+        connection.commit()
+    return file
+
+
+def test_a_broken_snapshot_of_sqlite_is_not_restored(server: Node) -> None:
+    server.at("/var/lib/rancher/k3s/server/db/etcd").rmdir()
+    database = server.write("/var/lib/rancher/k3s/server/db/state.db", "now")
+    whole = sqlite_of(server, "whole")
+    assert server.do("check-snapshot", snapshot=whole.name) == {"snapshot": whole.name}
+    folder = whole.parent
+    (folder / "cut.sqlite").write_bytes(whole.read_bytes()[:-4096])
+    (folder / "garbage.sqlite").write_text("garbage" * 1000)
+    (folder / "none.sqlite").touch()
+    with closing(sqlite3.connect(folder / "other.sqlite")) as connection:
+        connection.execute("CREATE TABLE faces (name TEXT)")
+    server.do("stop")
+    for name in ("cut", "garbage", "none", "other"):
+        for verb in ("check-snapshot", "restore"):
+            with pytest.raises(Failure, match=f"the snapshot {name}.sqlite is broken"):
+                server.do(verb, snapshot=f"{name}.sqlite")
+    assert database.read_text() == "now"
+    assert not list(database.parent.glob("state.db?*"))
+
+
+def test_a_broken_snapshot_of_etcd_is_not_restored(server: Node) -> None:
+    name = snapshot_of(server)
+    file = server.at("/var/lib/rancher/k3s/server/db/snapshots") / name
+    whole = file.read_bytes()
+    assert server.do("check-snapshot", snapshot=name) == {"snapshot": name}
+    changed = b"x" + whole[1:]
+    for content, told in ((b"", "empty"), (whole[:-100], "cut off"), (changed, "checksum")):
+        file.write_bytes(content)
+        for verb in ("check-snapshot", "restore"):
+            with pytest.raises(Failure, match=told):
+                server.do(verb, snapshot=name)
+    assert not (etcd(server) / "restored").exists()
+
+
+def test_a_compressed_snapshot_is_read(server: Node) -> None:
+    folder = server.write("/var/lib/rancher/k3s/server/db/snapshots/x", "").parent
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("a", "a" * 1000)
+    assert server.do("check-snapshot", snapshot="a.zip") == {"snapshot": "a.zip"}
+    whole = (folder / "a.zip").read_bytes()
+    for broken in (whole.replace(b"aaaa", b"aaab", 1), whole[:-30], b""):
+        (folder / "a.zip").write_bytes(broken)
+        with pytest.raises(Failure, match=r"the snapshot a\.zip is broken"):
+            server.do("check-snapshot", snapshot="a.zip")
+
+
+def test_of_what_k3s_logs_the_message_is_told(server: Node) -> None:
+    logged = 'time="2026-01-01T00:00:00Z" level=fatal msg="starting kubernetes: no data"'
+    assert program.last_line(f"first\n{logged}\n") == '"starting kubernetes: no data"'
+    assert program.last_line("plain\n") == "plain"
 
 
 def test_a_broken_sqlite_makes_no_snapshot(server: Node) -> None:
