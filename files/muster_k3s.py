@@ -44,6 +44,8 @@ DATA = "/var/lib/rancher/k3s"
 DATASTORE = DATA + "/server/db"
 SNAPSHOTS = DATASTORE + "/snapshots"
 RESET_FLAG = DATASTORE + "/reset-flag"
+STOPPED = "/run/muster-k3s.stopped"
+"""Says that K3s was stopped on purpose, and is not to be started by who provisions the node."""
 RESET_CONFIG = "/run/muster-k3s-reset"
 TOKENS_OF_SNAPSHOTS = DATASTORE + "/muster-snapshots.json"
 TOKEN = DATA + "/server/token"
@@ -295,7 +297,7 @@ def alone(host: Host) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Failure("busy", "another muster-k3s is at work: try again later") from None
+            raise Failure("busy", "something else is done to K3s here: try again later") from None
         yield
 
 
@@ -587,9 +589,10 @@ def wait(host: Host, given: Any) -> dict[str, Any]:
 
 
 def stop(host: Host, given: Any) -> dict[str, Any]:
-    """Stop K3s; the containers go on."""
+    """Stop K3s; the containers go on. Provisioning does not start it again, :func:`start` does."""
     fields(given)
     with alone(host):
+        write_file(host.at(STOPPED), "")
         systemctl("stop", host.unit())
     return {"active": False}
 
@@ -598,8 +601,14 @@ def start(host: Host, given: Any) -> dict[str, Any]:
     """Start K3s."""
     fields(given)
     with alone(host):
+        _release(host)
         systemctl("start", host.unit())
     return {"active": True}
+
+
+def _release(host: Host) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(host.at(STOPPED))
 
 
 def rotate_certificates(host: Host, given: Any) -> dict[str, Any]:
@@ -807,6 +816,9 @@ def restore(host: Host, given: Any) -> dict[str, Any]:
             _restore_sqlite(host, path)
         else:
             _restore_etcd(host, path, secret)
+        if host.is_active(host.unit()):  # it may serve what was there before
+            told = "%s was started meanwhile: what was restored may be lost" % host.unit()
+            raise Failure("disturbed", told)
         if secret and os.path.exists(host.at(TOKEN_FILE)):
             _keep_token(host, secret)
     return {"restored": name}
@@ -933,6 +945,7 @@ def take_token(host: Host, given: Any) -> dict[str, Any]:
         unit, before = host.unit(), read_text(path)
         if before.strip() != secret:
             write_file(path, secret + "\n")
+        _release(host)
         systemctl("restart", unit)
     return {"changed": before.strip() != secret}
 
@@ -989,6 +1002,7 @@ OWN_FILES = (
     "/usr/local/share/muster-k3s",
     "/usr/local/bin/.k3s.muster-new",
     "/usr/local/bin/.k3s.muster-before",
+    STOPPED,
 )
 """What the roles put beside them."""
 PARENTS = ("/etc/rancher", "/var/lib/rancher")

@@ -50,7 +50,7 @@ class OpenPort:
 class RoleVariables(BaseModel):
     """Inputs of a role. What else an inventory says is none of its business."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, regex_engine="python-re")
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     switch: ClassVar[str | None] = None
     """The variable that turns the role on, where it does not run on every device."""

@@ -108,7 +108,7 @@ def restore(
         restoring = True
         nodes.tell(first, "restore", document, WORK_SECONDS)
     except (NodeError, KeyboardInterrupt) as error:
-        if restoring and getattr(error, "code", NO_PROGRAM) in (UNREACHABLE, NO_PROGRAM):
+        if restoring and getattr(error, "code", NO_PROGRAM) in _UNSURE:
             # The others would revive the old cluster beside the restored one.
             raise MusterError(
                 f"{_why(error)}; whether {first} has restored is not known, so K3s stays stopped on"
@@ -141,6 +141,10 @@ def restore(
             " /var/lib/rancher/k3s/server; mend it, then run this again"
         )
         raise MusterError(f"{_why(error)}; {told}") from None
+
+
+_UNSURE = (UNREACHABLE, NO_PROGRAM, "disturbed")
+"""After what a restore may have happened, or not."""
 
 
 def _why(error: BaseException) -> str:
@@ -187,6 +191,8 @@ def leave(
     """
     servers = staying(cluster, leaving)
     document = {"node": node_name(name)}
+    if servers:  # where it is out of reach, the cluster keeps it
+        nodes.tell(name, "inspect")
     if servers and name in [server.name for server in cluster.servers]:
         told = tell_one_of(nodes, servers, "nodes", {})["nodes"]
         if problem := leaving_problem(cluster, name, told):

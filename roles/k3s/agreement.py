@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from muster.fields import describe
 from muster.inventory import SITE_PREFIX
 from muster.k3s.cluster import DEFAULT_CLUSTER, Cluster, Named, cluster_of, clusters, role_of
-from muster.k3s.naming import node_name
+from muster.k3s.naming import NAME_LENGTH, is_node_name, node_name
 from muster.k3s.versions import parse
 from roles.k3s.keys import AGREED
 
@@ -72,6 +72,12 @@ def _members(cluster: Cluster) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for device in (*cluster.servers, *cluster.agents):
         name = node_name(device.name)
+        if not is_node_name(name):
+            text = (
+                f"expected a name of letters, digits, '-' and '.' for the device, at most"
+                f" {NAME_LENGTH}: it would be the node {name[:80]!r}"
+            )
+            yield device.name, "k3s_role", text
         if name in seen:
             text = (
                 f"expected another name of the device: {device.name} and {seen[name]} would both be"

@@ -7,6 +7,14 @@ MEMBER=/var/lib/rancher/k3s/server/db/etcd/member
 # so many starts that fail, and it won't come up
 ATTEMPTS=4
 
+# Not while something else is done to K3s here, nor between the steps of a restore.
+alone() {
+	exec 9>>/run/muster-k3s.lock
+	flock --nonblock 9 || fail "something else is done to K3s on $node, nothing was changed: try again later"
+	[ ! -e /run/muster-k3s.stopped ] ||
+		fail "K3s was stopped on $node for \`muster k3s restore\`, which is at work or was cut off, nothing was changed: run that again, or remove /run/muster-k3s.stopped"
+}
+
 sum_of() { sha256sum "$1" 2>/dev/null | cut -d ' ' -f 1; }
 
 # clear_staged SHA256: what a run that was cut off has staged is not to be checked as new, nor to be placed

@@ -149,7 +149,10 @@ def is_serving(told: str, bringing: Bringing) -> bool:
 
 
 def is_other(told: str, bringing: Bringing) -> bool:
-    """Whether another version runs than the one that was installed."""
+    """Whether another version runs than the one that was installed, or for no node of the cluster.
+
+    A kubelet makes its node when it starts, and then never again.
+    """
     version = told.partition(" ")[0]
     return version not in ("", bringing.version)
 
@@ -190,6 +193,7 @@ def bring_up_script(
         executable = quote(BINARY) if replaced else ""
         every = " ".join(part for part in (executable, paths, gone) if part)
         lines = [
+            "alone",
             f"clear_staged {bringing.binary}",
             *staging,
             f"keep {every}",

@@ -187,13 +187,20 @@ class InstalledArtifacts(FactBase[Installed]):
         return Installed(**found, sums="".join(f"{line}\n" for line in lines))
 
 
+NO_SUCH_NODE = "NotFound"
+
+
 class Serving(FactBase[str]):
-    """What the cluster says of a node, as ``NODE_STATE`` asks; empty if it does not answer."""
+    """What the cluster says of a node, as ``NODE_STATE`` asks; empty if it does not answer.
+
+    ``NO_SUCH_NODE`` if it has no node of that name.
+    """
 
     def command(self, kubeconfig: str, node: str) -> str:
         return (
             f"timeout 15 /usr/local/bin/k3s kubectl --kubeconfig {quote(kubeconfig)}"
-            f" get node {quote(node)} --output jsonpath={quote(NODE_STATE)} 2>/dev/null; true"
+            f" get node {quote(node)} --output jsonpath={quote(NODE_STATE)} 2>&1 |"
+            f" sed -n -e 's/.*({NO_SUCH_NODE}).*/{NO_SUCH_NODE}/p' -e '/^v[0-9]/p'"
         )
 
     @staticmethod

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from muster.fields import PositiveDuration, Problems
+from muster.fields import PositiveDuration, Problems, describe
 from muster.k3s.cluster import DEFAULT_CLUSTER
 from muster.k3s.versions import parse
 from muster.role_variables import Subject
@@ -228,6 +228,11 @@ class K3sVariables(RuntimeVariables):
             if key not in ("mirrors", "configs") or not isinstance(value, Mapping):
                 text = f"expected mappings called mirrors and configs, got {key!r}"
                 found.append((("k3s_registries",), text))
+                continue
+            for name, entry in value.items():
+                if not isinstance(entry, Mapping):
+                    text = f"{key}: {name}: expected a mapping, got {describe(entry)}"
+                    found.append((("k3s_registries",), text))
         if self.k3s_mirrored_registries and self.muster_registry is None:
             text = "expected none without muster_registry"
             found.append((("k3s_mirrored_registries",), text))

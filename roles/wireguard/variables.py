@@ -58,7 +58,7 @@ InterfaceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,1
 class Peer(BaseModel):
     """The other end of a link."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, regex_engine="python-re")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     public_key: PublicKey
     endpoint: Endpoint | None = None

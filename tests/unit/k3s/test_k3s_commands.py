@@ -291,7 +291,7 @@ def test_a_new_token_is_shown_to_nobody(
 
 def test_a_node_is_reset_with_the_help_of_a_server(inventory: Described, nodes: Nodes) -> None:
     assert run(["k3s", "reset", "a1", "-y", "--no-drain"]) == 0
-    assert nodes.told == ["s1 delete-node", "a1 reset", "s1 delete-node"]
+    assert nodes.told == ["a1 inspect", "s1 delete-node", "a1 reset", "s1 delete-node"]
 
 
 def test_a_node_may_take_as_long_to_be_drained_as_the_inventory_says(

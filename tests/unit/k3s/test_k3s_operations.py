@@ -227,7 +227,9 @@ def test_agents_are_not_left_without_a_server() -> None:
 def test_a_node_is_drained_taken_out_and_cleaned() -> None:
     nodes = Nodes()
     operations.leave(nodes, CLUSTER, "Edge_1", {"Edge_1", "s1"}, drain_seconds=900.0)
-    assert nodes.told == ["s2 drain", "s2 delete-node", "Edge_1 reset", "s2 delete-node"]
+    assert nodes.told == [
+        "Edge_1 inspect", "s2 drain", "s2 delete-node", "Edge_1 reset", "s2 delete-node",
+    ]  # fmt: skip
     assert nodes.sent["s2 drain"] == {"node": "edge-1", "seconds": 900.0}
     assert nodes.seconds["s2 drain"] > 900.0
 
@@ -243,7 +245,14 @@ def test_a_node_that_can_t_be_drained_stays_as_it_is() -> None:
     nodes = Nodes({("s1", "drain"): "drain_failed"})
     with pytest.raises(NodeError):
         operations.leave(nodes, CLUSTER, "a2", {"a2"}, drain_seconds=300.0)
-    assert nodes.told == ["s1 drain"]
+    assert nodes.told == ["a2 inspect", "s1 drain"]
+
+
+def test_a_node_that_is_out_of_reach_stays_in_its_cluster() -> None:
+    nodes = Nodes({("a2", "inspect"): "unreachable"})
+    with pytest.raises(NodeError):
+        operations.leave(nodes, CLUSTER, "a2", {"a2"}, drain_seconds=300.0)
+    assert nodes.told == ["a2 inspect"]
 
 
 def test_a_node_that_has_left_already_is_cleaned_none_the_less() -> None:
@@ -260,11 +269,13 @@ def test_a_server_leaves_only_while_the_others_are_ready(*, ready: bool, leaves:
     ]
     if leaves:
         operations.leave(nodes, CLUSTER, "s3", {"s3"}, drain_seconds=None)
-        assert nodes.told == ["s1 nodes", "s1 delete-node", "s3 reset", "s1 delete-node"]
+        assert nodes.told == [
+            "s3 inspect", "s1 nodes", "s1 delete-node", "s3 reset", "s1 delete-node",
+        ]  # fmt: skip
         return
     with pytest.raises(MusterError, match="s2 is not Ready"):
         operations.leave(nodes, CLUSTER, "s3", {"s3"}, drain_seconds=None)
-    assert nodes.told == ["s1 nodes"]
+    assert nodes.told == ["s3 inspect", "s1 nodes"]
 
 
 def test_nobody_is_told_where_the_cluster_ends() -> None:

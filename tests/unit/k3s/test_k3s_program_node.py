@@ -116,6 +116,16 @@ def test_certificates_are_rotated_while_k3s_is_stopped(server: Node) -> None:
     assert server.calls() == [["certificate", "rotate"]]
 
 
+def test_who_stops_k3s_says_so_to_who_provisions(server: Node) -> None:
+    marker = server.at("/run/muster-k3s.stopped")
+    for again in (("start", {}), ("take-token", {"token": "K10abc::server:x"})):
+        server.write("/etc/rancher/k3s/token", "K10abc::server:x")
+        server.do("stop")
+        assert marker.exists()
+        server.do(again[0], **again[1])
+        assert not marker.exists()
+
+
 def test_k3s_runs_again_although_the_rotation_failed(server: Node) -> None:
     server.tell(fails="certificate")
     with pytest.raises(Failure, match="certificate rotate"):
@@ -438,7 +448,7 @@ def test_a_rotation_that_changed_nothing_has_failed(server: Node, token_file: Pa
 
 
 def test_two_at_once_are_one_too_many(server: Node) -> None:
-    with program.alone(server.host), pytest.raises(Failure, match="another muster-k3s"):
+    with program.alone(server.host), pytest.raises(Failure, match="something else is done"):
         server.do("stop")
 
 

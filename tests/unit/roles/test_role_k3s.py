@@ -109,6 +109,12 @@ def agent(**variables: Any) -> AgentVariables:
         ),
         ({"k3s_config_dropins": {"A b": {}}}, "k3s_config_dropins"),
         ({"k3s_registries": {"mirror": {}}}, "expected mappings called mirrors and configs"),
+        (
+            {"k3s_registries": {"mirrors": {"x": 5}}},
+            "k3s_registries: mirrors: x: expected a mapping, got the number 5",
+        ),
+        ({"k3s_cluster": "north\n"}, "k3s_cluster"),
+        ({"k3s_environment": {"A": "b\n"}}, "k3s_environment"),
         ({"k3s_mirrored_registries": ["docker.io"]}, "expected none without muster_registry"),
         ({"k3s_environment": {"A": "b\nc"}}, "k3s_environment"),
         ({"k3s_api_port": 0}, "k3s_api_port"),
@@ -191,6 +197,14 @@ def test_any_number_of_servers_may_share_an_external_datastore() -> None:
         (
             [subject("a1", "agent")],
             "device a1: k3s_cluster: expected a server in the cluster default",
+        ),
+        (
+            [subject("s1"), subject("..", "agent")],
+            "device ..: k3s_role: expected a name of letters, digits, '-' and '.' for the device",
+        ),
+        (
+            [subject("s1"), subject("a" * 64, "agent")],
+            "at most 63: it would be the node",
         ),
         (
             [subject("s1"), subject("cam_1", "agent"), subject("CAM-1", "agent")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -303,6 +304,34 @@ def test_a_unit_that_was_stopped_is_started(run: Run) -> None:
     (run.device.root / "active").unlink()
     assert run.bring_up().returncode == 0
     assert starts(run) == 1
+
+
+def test_a_node_that_the_cluster_lost_registers_by_a_start(run: Run) -> None:
+    run.installed()
+    (run.device.root / "state").write_text('Error from server (NotFound): nodes "cam" not found\n')
+    assert run.bring_up().returncode == 0
+    assert starts(run) == 1
+    assert run.bring_up() is None
+
+
+def test_a_node_to_which_something_else_is_done_is_left_alone(run: Run) -> None:
+    run.installed()
+    before = run.device.path(CONFIG).read_text()
+    with run.device.path("/run/muster-k3s.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run.bring_up(config="snapshotter: native\n")
+    assert done.returncode == 1
+    assert "something else is done to K3s on cam, nothing was changed" in done.stderr
+    (run.device.root / "active").unlink()
+    stopped = run.device.write("/run/muster-k3s.stopped", "")
+    done = run.bring_up(config="snapshotter: native\n")
+    assert done.returncode == 1
+    assert "K3s was stopped on cam for `muster k3s restore`" in done.stderr
+    assert run.device.path(CONFIG).read_text() == before
+    assert starts(run) == 0
+    assert leftovers(run) == []
+    stopped.unlink()
+    assert run.bring_up(config="snapshotter: native\n").returncode == 0
 
 
 def test_a_drop_in_that_nobody_wants_any_more_goes(run: Run) -> None:
