@@ -1,5 +1,5 @@
 # Read on standard input by `sh -s`, after place_files.sh and these variables: unit, role, node,
-# version, kubeconfig, seconds, voter, jsonpath.
+# version, kubeconfig, seconds, voter, jsonpath, absent, lost.
 BINARY=/usr/local/bin/k3s
 CONFIG=/etc/rancher/k3s/config.yaml
 DROPINS=$CONFIG.d
@@ -119,12 +119,30 @@ explain() {
 		grep -E 'level=(fatal|error)|^[EF][0-9]{4} |Incorrect Usage' | tail -n 20 | cut -c 1-500 | uniq | tail -n 3 >&2
 }
 
+# A node that is made anew gets other addresses for its pods; a bridge with the former ones stays as
+# it is, and no pod would start. Nothing uses it: what runs there is of no pod that the cluster knows.
+forget_network() {
+	for link in cni0 flannel.1; do
+		[ ! -e "/sys/class/net/$link" ] || ip link delete "$link"
+	done
+}
+
+# The cluster knows no more which models are to run here; their program does.
+ask_for_models() {
+	for state in /var/lib/muster/*/state.json; do
+		[ -f "$state" ] || continue
+		model=${state%/*}
+		printf '{"model": "%s"}' "${model##*/}" | /usr/local/sbin/muster-device inspect >/dev/null 2>&1
+	done
+}
+
 # start_and_wait VERSION
 start_and_wait() {
 	systemctl daemon-reload
 	systemctl enable --quiet "$unit" && systemctl reset-failed "$unit" 2>/dev/null
 	# What the kubelet says that still runs is not to be taken for the new one's: times have seconds.
 	systemctl stop "$unit" && sleep 1
+	[ -z "$lost" ] || forget_network
 	since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 	# --no-block: a unit of type notify is waited for until it is ready, and that may be never
 	systemctl start --no-block "$unit" && wait_until_ready "$1" "$since"

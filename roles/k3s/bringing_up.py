@@ -16,7 +16,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from roles.facts import FACT_SECONDS, PlacedFile, PlacedFiles
 from roles.k3s.config import BINARY, unit
-from roles.k3s.facts import NODE_STATE, DropIns, NodeState, Serving
+from roles.k3s.facts import NO_SUCH_NODE, NODE_STATE, DropIns, NodeState, Serving
 from roles.k3s.tokens import NoToken, Wanted, refusal, token_steps
 from roles.operations import PLACE_FILES, File, is_as_wanted, placing_steps, run_script
 
@@ -95,7 +95,10 @@ def brought_up(
     if restart and (problem := others_problem(bringing, failed)):
         yield refusal(problem)
         return
-    script = bring_up_script(bringing, wrong, obsolete, replaced=replaced, restart=restart)
+    script = bring_up_script(
+        bringing, wrong, obsolete,
+        replaced=replaced, restart=restart, lost=told == NO_SUCH_NODE,
+    )  # fmt: skip
     seconds = 2 * bringing.seconds + _SPARE_SECONDS
     yield run_script("bring-up-k3s", script, [QuoteString(bringing.node)], seconds)
 
@@ -164,6 +167,7 @@ def bring_up_script(
     *,
     replaced: bool,
     restart: bool,
+    lost: bool,
 ) -> str:
     """Shell script that changes what has to be changed, starts K3s and waits.
 
@@ -171,6 +175,7 @@ def bring_up_script(
     :param obsolete: paths of files to be removed.
     :param replaced: whether a new binary is to be put in place; it is staged, or already there.
     :param restart: whether K3s has to start; else it is waited for alone.
+    :param lost: whether the cluster has no such node any more.
     """
     head = {
         "unit": unit(bringing.role),
@@ -181,6 +186,7 @@ def bring_up_script(
         "voter": str(int(bringing.voter)),
         "jsonpath": NODE_STATE,
         "absent": " ".join(obsolete),
+        "lost": "yes" if lost else "",
     }
     values = "\n".join(f"{name}={quote(value)}" for name, value in head.items())
     version = quote(bringing.version)
@@ -203,6 +209,7 @@ def bring_up_script(
             "links",
             f"start_and_wait {version} || go_back {every}",
             f"forget {every}",
+            *(["ask_for_models"] if lost else []),
         ]
     body = "\n".join(lines)
     return f"{values}\n{PLACE_FILES}\n{_BRING_UP}\nbring_up() {{\n{body}\n}}\nbring_up </dev/null\n"

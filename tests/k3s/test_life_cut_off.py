@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 
 import pytest
@@ -57,11 +58,51 @@ def test_a_restore_whose_controller_dies_is_done_again(life: Life) -> None:
         "the node's own work has ended",
         lambda: life.node("s1").run("pgrep -f [m]uster-k3s", expect=None) == "",
     )
+    told = life.run("provision", expect=1)
+    assert "stopped on s1 for `muster k3s restore`" in told.stdout + told.stderr
+    assert stopped(life, "s1", "k3s")
     life.run("k3s", "restore", name, "-y")
     spaces = server.kubectl("get namespaces -o name").split()
     assert "namespace/before" in spaces
     assert "namespace/after" not in spaces
     assert all(state["ready"] for state in life.states().values())
+
+
+def test_an_interrupted_restore_leaves_the_server_as_it_was(life: Life) -> None:
+    server = life.node("s1")
+    name = json.loads(life.run("k3s", "snapshot", "save", "--json").stdout)["name"]
+    server.kubectl("create namespace kept")
+    main = server.run("systemctl show --property MainPID --value k3s").strip()
+    server.run(f"kill -STOP {main}")  # it does not end until it is told to go on
+    process = life.site.start("k3s", "restore", name, "-y")
+    marker = "test -e /run/muster-k3s.stopped && echo there"
+    wait_for("K3s is to stop", lambda: "there" in server.run(marker, expect=None))
+    process.send_signal(signal.SIGINT)
+    server.run(f"kill -CONT {main}")
+    _, told = process.communicate(timeout=400)
+    assert process.returncode == 1
+    assert "interrupted; all servers run as before" in told
+    wait_ready(server, "s1", "a1")
+    assert "namespace/kept" in server.kubectl("get namespaces -o name").split()
+    life.run("provision", "--expect-no-change")
+
+
+def test_a_broken_snapshot_stops_nothing(life: Life) -> None:
+    server = life.node("s1")
+    folder = "/var/lib/rancher/k3s/server/db/snapshots"
+    started = server.run("systemctl show --property ActiveEnterTimestamp k3s")
+    server.run(f"cp $(ls {folder}/* | head -n 1) {folder}/cut && truncate -s -4096 {folder}/cut")
+    told = life.run("k3s", "restore", "cut", "-y", expect=2)
+    assert "the snapshot cut is broken" in told.stderr
+    assert server.run("systemctl show --property ActiveEnterTimestamp k3s") == started
+
+
+def test_a_node_that_was_deleted_by_hand_comes_back(life: Life) -> None:
+    server = life.node("s1")
+    server.kubectl("delete node a1")
+    life.run("provision")
+    wait_ready(server, "s1", "a1")
+    life.run("provision", "--expect-no-change")
 
 
 def test_a_server_that_loses_power_as_it_makes_certificates_comes_back(life: Life) -> None:

@@ -213,6 +213,18 @@ def test_a_node_whose_labels_are_lost_asks_again(site: Site, server: Node) -> No
     assert set(site.answering().values()) == {"1.1"}
 
 
+def test_a_node_that_its_cluster_lost_serves_again_when_it_is_provisioned(
+    site: Site, server: Node
+) -> None:
+    site.everywhere("1.1")
+    server.run("k3s kubectl delete node n2")
+    wait_for("its pod is gone", lambda: site.answering()["n2"] != "1.1")
+    done = site.muster("provision")
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_for("n2 serves", lambda: site.answering()["n2"] == "1.1")
+    assert set(site.answering().values()) == {"1.1"}
+
+
 def is_ready(server: Node, name: str) -> bool:
     conditions = kubectl(server, f"get node {name}")["status"]["conditions"]
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -14,7 +14,10 @@ from typing import Any
 from pyinfra.api import FileUploadCommand, StringCommand
 
 OWNER = f"{getpass.getuser()}:{grp.getgrgid(os.getgid()).gr_name}"
-ROOTS = ("/usr/local", "/etc/rancher", "/etc/systemd", "/var/lib/rancher", "/run/muster", "/boot")
+ROOTS = (
+    "/usr/local", "/etc/rancher", "/etc/systemd", "/var/lib/rancher", "/var/lib/muster",
+    "/run/muster", "/boot", "/sys/class",
+)  # fmt: skip
 
 K3S = """#!/bin/sh
 # {version}
@@ -58,7 +61,14 @@ is-active*) cat "$ROOT/active" 2>/dev/null || { echo inactive; exit 3; } ;;
 is-enabled*) echo enabled ;;
 esac
 """
+IP = '#!/bin/sh\necho "ip $*" >>"$ROOT/calls"\n'
+MUSTER_DEVICE = '#!/bin/sh\necho "muster-device $* $(cat)" >>"$ROOT/calls"\n'
 JOURNALCTL = '#!/bin/sh\ncat "$ROOT/journal" 2>/dev/null\n'
+TOOLS = {
+    "systemctl": SYSTEMCTL,
+    "journalctl": JOURNALCTL,
+    "ip": IP,
+}
 
 
 def binary(version: str) -> str:
@@ -80,7 +90,7 @@ class Device:
         self.uploads: list[str] = []
         bin_folder = root / "bin"
         bin_folder.mkdir(parents=True)
-        for tool, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
+        for tool, text in TOOLS.items():
             (bin_folder / tool).write_text(text)
             (bin_folder / tool).chmod(0o755)
         for folder in ("usr/local/bin", "etc/systemd/system", "run"):

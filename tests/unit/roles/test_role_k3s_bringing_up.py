@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from k3s_in_a_folder import Device, binary, sha256
+from k3s_in_a_folder import MUSTER_DEVICE, Device, binary, sha256
 from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 
 from roles.facts import kept_path
@@ -309,8 +309,14 @@ def test_a_unit_that_was_stopped_is_started(run: Run) -> None:
 def test_a_node_that_the_cluster_lost_registers_by_a_start(run: Run) -> None:
     run.installed()
     (run.device.root / "state").write_text('Error from server (NotFound): nodes "cam" not found\n')
+    run.device.write("/var/lib/muster/digits/state.json", "{}")
+    run.device.write("/usr/local/sbin/muster-device", MUSTER_DEVICE, 0o755)
+    for name in ("cni0", "eth0"):
+        run.device.write(f"/sys/class/net/{name}", "")
     assert run.bring_up().returncode == 0
     assert starts(run) == 1
+    assert run.device.calls("ip ") == ["ip link delete cni0"]
+    assert run.device.calls("muster-device") == ['muster-device inspect {"model": "digits"}']
     assert run.bring_up() is None
 
 
