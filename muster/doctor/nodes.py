@@ -57,6 +57,10 @@ def _node(seen: Mapping[str, Any] | None, expected: Expected) -> Iterator[Findin
     if not seen["active"]:
         yield problem("k3s", f"{unit} does not run", f"systemctl restart {unit}; {log}")
         return
+    if node is None and "(NotFound)" in seen["error"]:
+        remedy = f"{provision}, together with a server of its cluster"
+        yield problem("k3s", "its cluster has no such node", remedy)
+        return
     if node is None:
         remedy = f"look at the servers and the network between; {log}"
         yield problem("k3s", f"can't read its Node object: {seen['error']}", remedy)

@@ -54,6 +54,9 @@ def test_a_device_that_is_to_be_no_node_is_not_looked_at() -> None:
         (measured(active=False), "problem", "k3s.service does not run", "systemctl restart k3s"),
         (measured() | {"k3s": measured()["k3s"] | {"node": None, "error": "refused"}},
          "problem", "refused", "journalctl"),
+        (measured() | {"k3s": measured()["k3s"] | {
+            "node": None, "error": 'Error from server (NotFound): nodes "cam-1" not found'}},
+         "problem", "no such node", "provision --limit cam-1, together with a server"),
         (measured(node={"ready": False, "reason": "disk"}), "problem", "Ready: disk", "journal"),
         (measured(node={"voter": False}), "problem", "no voter", "journalctl"),
         (measured(node={"version": "v1.32.1+k3s1"}, binary="v1.32.1+k3s1"),
