@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 
 import pytest
@@ -77,7 +76,7 @@ def test_an_interrupted_restore_leaves_the_server_as_it_was(life: Life) -> None:
     process = life.site.start("k3s", "restore", name, "-y")
     marker = "test -e /run/muster-k3s.stopped && echo there"
     wait_for("K3s is to stop", lambda: "there" in server.run(marker, expect=None))
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     server.run(f"kill -CONT {main}")
     _, told = process.communicate(timeout=400)
     assert process.returncode == 1
