@@ -16,7 +16,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from roles.facts import FACT_SECONDS, PlacedFile, PlacedFiles
 from roles.k3s.config import BINARY, unit
-from roles.k3s.facts import NO_SUCH_NODE, NODE_STATE, DropIns, NodeState, Serving
+from roles.k3s.facts import NO_SUCH_NODE, NODE_STATE, DropIns, NodeState, Serving, Undisturbed
 from roles.k3s.tokens import NoToken, Wanted, refusal, token_steps
 from roles.operations import PLACE_FILES, File, is_as_wanted, placing_steps, run_script
 
@@ -68,6 +68,11 @@ def brought_up(
     + files: files after whose change K3s has to start again
     """
     name = unit(bringing.role)
+    seconds = 2 * bringing.seconds + _SPARE_SECONDS
+    if not host.get_fact(Undisturbed, seconds=seconds, _timeout=seconds + FACT_SECONDS):
+        busy = f"something else is done to K3s on {bringing.node}"
+        yield refusal(f"{busy}, nothing was changed: try again later")
+        return
     try:
         missing = token_steps(tokens)
     except NoToken as error:
@@ -99,7 +104,6 @@ def brought_up(
         bringing, wrong, obsolete,
         replaced=replaced, restart=restart, lost=told == NO_SUCH_NODE,
     )  # fmt: skip
-    seconds = 2 * bringing.seconds + _SPARE_SECONDS
     yield run_script("bring-up-k3s", script, [QuoteString(bringing.node)], seconds)
 
 

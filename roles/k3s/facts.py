@@ -211,6 +211,26 @@ class Serving(FactBase[str]):
         return output[-1].strip() if output else ""
 
 
+class Undisturbed(FactBase[bool]):
+    """Whether nothing else is done to K3s, which is waited for as many seconds.
+
+    What a controller has begun that died goes on without it, and is not to be taken for its end.
+    """
+
+    def command(self, seconds: int) -> str:
+        lock = "/run/muster-k3s.lock"
+        return (
+            f"[ ! -e {lock} ] || flock --shared --timeout {seconds} {lock} true || echo disturbed"
+        )
+
+    @staticmethod
+    def default() -> bool:
+        return True
+
+    def process(self, output: list[str]) -> bool:
+        return not output
+
+
 class DropIns(FactBase[list[str]]):
     """Paths of the files in ``config.yaml.d`` that the role has written.
 

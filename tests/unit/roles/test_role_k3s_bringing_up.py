@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from k3s_in_a_folder import MUSTER_DEVICE, Device, binary, sha256
 from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 
 from roles.facts import kept_path
+from roles.k3s import bringing_up
 from roles.k3s import tokens as token_files
 from roles.k3s.bringing_up import Bringing, brought_up, is_other, is_serving, others_problem
 from roles.k3s.facts import NodeState
@@ -320,8 +322,29 @@ def test_a_node_that_the_cluster_lost_registers_by_a_start(run: Run) -> None:
     assert run.bring_up() is None
 
 
-def test_a_node_to_which_something_else_is_done_is_left_alone(run: Run) -> None:
+def test_what_another_run_has_begun_is_waited_for_before_anything_is_decided(run: Run) -> None:
     run.installed()
+    active = run.device.root / "active"
+    active.unlink()
+    lock = run.device.path("/run/muster-k3s.lock").open("a")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def end() -> None:
+        active.write_text("active\n")
+        lock.close()
+
+    timer = threading.Timer(1, end)
+    timer.start()
+    assert run.bring_up() is None
+    timer.join()
+    assert starts(run) == 0
+
+
+def test_a_node_to_which_something_else_is_done_is_left_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.installed()
+    monkeypatch.setattr(bringing_up, "_SPARE_SECONDS", -9)  # 1 s is left
     before = run.device.path(CONFIG).read_text()
     with run.device.path("/run/muster-k3s.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
