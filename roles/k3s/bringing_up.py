@@ -61,7 +61,8 @@ def brought_up(
     Have a node run K3s as it should be, with one start at most, and wait until it is Ready.
 
     When it does not come up, the former binary and files are put back and started; a server that
-    has become a member of the others' etcd by its first start stays as it is.
+    has become a member of the others' etcd by its first start stays as it is. What another run has
+    begun there is waited for before anything is decided.
 
     + bringing: what the node is brought to
     + tokens: files with which it joins, or with which others join

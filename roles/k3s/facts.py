@@ -212,9 +212,9 @@ class Serving(FactBase[str]):
 
 
 class Undisturbed(FactBase[bool]):
-    """Whether nothing else is done to K3s, which is waited for as many seconds.
+    """Whether nothing else is done to K3s; what is at work is waited for, for so many seconds.
 
-    What a controller has begun that died goes on without it, and is not to be taken for its end.
+    What a controller began that has died goes on without it: what is found before its end is stale.
     """
 
     def command(self, seconds: int) -> str:

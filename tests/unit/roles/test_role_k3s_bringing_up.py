@@ -16,7 +16,7 @@ from roles.facts import kept_path
 from roles.k3s import bringing_up
 from roles.k3s import tokens as token_files
 from roles.k3s.bringing_up import Bringing, brought_up, is_other, is_serving, others_problem
-from roles.k3s.facts import NodeState
+from roles.k3s.facts import NodeState, Undisturbed
 from roles.k3s.tokens import Wanted
 from roles.operations import File
 
@@ -340,15 +340,18 @@ def test_what_another_run_has_begun_is_waited_for_before_anything_is_decided(run
     assert starts(run) == 0
 
 
+@pytest.mark.parametrize("begins", ["before it is decided", "after it was decided"])
 def test_a_node_to_which_something_else_is_done_is_left_alone(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, begins: str
 ) -> None:
     run.installed()
-    monkeypatch.setattr(bringing_up, "_SPARE_SECONDS", -9)  # 1 s is left
+    monkeypatch.setattr(bringing_up, "_SPARE_SECONDS", 0)
+    if begins.startswith("after"):
+        monkeypatch.setattr(Undisturbed, "command", lambda self, seconds: "true")
     before = run.device.path(CONFIG).read_text()
     with run.device.path("/run/muster-k3s.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = run.bring_up(config="snapshotter: native\n")
+        done = run.bring_up(config="snapshotter: native\n", seconds=1)
     assert done.returncode == 1
     assert "something else is done to K3s on cam, nothing was changed" in done.stderr
     (run.device.root / "active").unlink()
